@@ -1,0 +1,1 @@
+"""A small shop: users order products, a worker confirms the orders, a scheduler reports sales."""
