@@ -1,8 +1,8 @@
 """Real git repositories with pull requests, as a forge would serve them.
 
-A bare repository holds the app's code on `main` and each pull request at `refs/pull/N/head`. Commits
-are written straight into it, with fixed dates and identity: the same content gives the same SHA, and
-nobody's git configuration is read or changed.
+A bare repository holds the app's code on `main` and each pull request at `refs/pull/N/head`.
+Commits are written straight into it, with fixed dates and identity: the same content gives the
+same SHA, and nobody's git configuration is read or changed.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ class Repository:
                     self.git("update-index", "--force-remove", name, **index)
                 else:
                     blob = self.git("hash-object", "-w", "--stdin", stdin=content)
-                    self.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", **index)
+                    self.git(
+                        "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", **index
+                    )
             written = self.git("write-tree", **index)
         parents = [] if parent is None else ["-p", self.head(parent)]
         sha = self.git("commit-tree", written, *parents, stdin=message + "\n")
