@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SHOP = EXAMPLES / "shop"
@@ -93,7 +94,7 @@ class Repository:
         self.git("update-ref", ref, sha)
         return sha
 
-    def pull_request(self, number: int, message: str, **change: object) -> str:
+    def pull_request(self, number: int, message: str, **change: Any) -> str:
         """One more commit on pull request `number`, which starts from main; see `commit`."""
         ref = pull_ref(number)
         exists = self.git("for-each-ref", "--format=%(refname)", ref)
