@@ -113,7 +113,7 @@ class Names:
     role: str
     schema: str
     release: str
-    label: str
+    host_label: str
     domain: str
     host: str
     scheme: str
@@ -170,7 +170,7 @@ def names(
         role=database,
         schema=database,
         release=name,
-        label=label,
+        host_label=label,
         domain=base,
         host=host,
         scheme=scheme,
@@ -238,16 +238,18 @@ def service_name(service: str) -> str:
 def service_host(of: Names, service: str) -> str:
     """The host of a further service, ``<service>--<label>.<domain>``; raises NameRefused.
 
-    A service too long for the label is cut and gets its hash; so does one that would make the
-    label read as something else (``xn--`` is punycode, sslip.io reads addresses).
+    A service too long for the label is cut and gets its hash. So does one that would make the
+    label read as something else: ``xn--`` is punycode, and sslip.io reads addresses.
     """
     service = service_name(service)
-    room = LABEL_MAX - len("--") - len(of.label)
-    label = f"{service}--{of.label}"
+    room = LABEL_MAX - len("--") - len(of.host_label)
+    label = f"{service}--{of.host_label}"
     dashed = of.domain.endswith(_DASHED_DOMAINS) and _DASHED_ADDRESS.search(label)
-    if len(service) > room or dashed or label.startswith("xn--") or _HASHED.search(f"-{service}"):
-        readable = "" if dashed else service[: max(0, room - HASH - 1)].rstrip("-")
-        label = f"{readable}-{_digest(service, HASH)}".lstrip("-") + f"--{of.label}"
+    odd = "--" in service or service == "xn" or _HASHED.search(f"-{service}")
+    if len(service) > room or odd or dashed:
+        readable = "" if dashed else re.sub("-+", "-", service)[: max(0, room - HASH - 1)]
+        hashed = f"{readable.rstrip('-')}-{_digest(service, HASH)}".lstrip("-")
+        label = f"{hashed}--{of.host_label}"
     return f"{label}.{of.domain}"
 
 
