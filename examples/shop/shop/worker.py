@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from redis.exceptions import RedisError
 from sqlalchemy import delete, func, select
+from sqlalchemy.exc import DBAPIError
 
 from . import process, queue
 from .database import new_session
@@ -81,6 +82,8 @@ async def main(stop: asyncio.Event) -> None:
         job, arguments = popped
         try:
             await JOBS[job](**arguments)
+        except (DBAPIError, OSError) as error:
+            log.error("job %s failed: %s", job, getattr(error, "orig", error))
         except Exception:  # one bad job must not end the worker
             log.exception("job %s failed", job)
     log.info("stopped")
