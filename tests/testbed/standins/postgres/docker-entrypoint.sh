@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # The contract of the real image's entry point: on an empty PGDATA make a cluster, user and
 # database from POSTGRES_*, run /docker-entrypoint-initdb.d/*, then serve. While that goes on
 # the server listens on a unix socket only: who reaches it by TCP finds it complete.
