@@ -1,0 +1,738 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The settings ``preview_*``: the one place that says what there is to set. Pure.
+
+``TABLE`` holds every setting; ``resolve`` turns an inventory's variables into checked values. A
+value may come as YAML has it, or as ``-e key=value`` gives it, which is always a string.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import Any, Collection, Dict, Iterable, List, Mapping, NamedTuple, Tuple
+
+from ansible_collections.ephemera.preview.plugins.module_utils import _names
+from ansible_collections.ephemera.preview.plugins.module_utils._kinds import (
+    Kind,
+    Wrong,
+    address,
+    boolean,
+    choice,
+    commit,
+    cpus,
+    destination,
+    duration,
+    environment,
+    identifier,
+    key_of_secrets,
+    lines,
+    list_of,
+    map_of,
+    named,
+    network,
+    path,
+    record,
+    repository,
+    text,
+    whole,
+)
+
+PREFIX = "preview_"
+
+Settings = Dict[str, Any]
+"""Every setting by its whole name, with a value of its type."""
+
+
+class Problem(NamedTuple):
+    """One thing wrong. ``name`` may lead into a value, as in ``preview_registries[0].password``."""
+
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.text}"
+
+
+class SettingsRefused(ValueError):
+    """Settings that can't be used. ``problems`` holds all there are; no message holds a secret."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = list(problems)
+        if len(self.problems) == 1:
+            super().__init__(str(self.problems[0]))
+        else:
+            lines = "".join(f"\n- {problem}" for problem in self.problems)
+            super().__init__(f"{len(self.problems)} problems in the settings:{lines}")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table. ``default`` is a value of ``kind``, or stands for "not set"."""
+
+    name: str
+    kind: Kind
+    default: Any
+    meaning: str
+    example: str
+    secret: bool = False
+
+
+# The table
+
+_SERVICE = (r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?", "a service's name")
+_WORD = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_IMAGE = text(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", "an image's name")
+_PORT = whole(1, 65535)
+_FORMAT_FIELDS = r"([^{}\s]|\{commit\}|\{number\})+"
+_PROXY_URL = text(r"https?://[^\s/]+/?", "a URL such as http://proxy.example.org:3128")
+
+SECTIONS: Dict[str, Tuple[Setting, ...]] = {
+    "Which preview": (
+        Setting(
+            "preview_number",
+            whole(1, _names.NUMBER_MAX),
+            None,
+            "The pull request's number.",
+            "42",
+        ),
+        Setting(
+            "preview_commit",
+            commit(),
+            "",
+            "The commit to deploy. Exactly this one is fetched and built, or the run ends.",
+            "1f7a7a472abf3dd9643fd615f6da379c4acb3e3a",
+        ),
+        Setting(
+            "preview_app",
+            text(),
+            "",
+            "The app's name in all names. By default its name in the inventory.",
+            "shop",
+        ),
+        Setting(
+            "preview_target",
+            choice("docker", "kubernetes"),
+            "docker",
+            "What the preview runs on.",
+            "kubernetes",
+        ),
+        Setting(
+            "preview_trusted",
+            boolean(),
+            True,
+            "Whether the pull request's author may see preview_secrets and "
+            "preview_build_secrets. Set it to false for what comes from a fork.",
+            "false",
+        ),
+    ),
+    "The repository": (
+        Setting(
+            "preview_repository",
+            repository(),
+            "",
+            "Where the app's repository is: a URL, or a path on the builder.",
+            "https://github.com/acme/shop.git",
+        ),
+        Setting(
+            "preview_forge",
+            text(),
+            "",
+            "What the forge is called. By default the host of preview_repository.",
+            "github.com",
+        ),
+        Setting(
+            "preview_repository_id",
+            identifier(),
+            "",
+            "The repository's id on its forge, which outlives its renaming. With preview_forge it "
+            "tells whose a preview is. By default the path of preview_repository.",
+            "1296269",
+        ),
+        Setting(
+            "preview_ref_format",
+            text(
+                r"refs/[A-Za-z0-9._/-]*\{number\}[A-Za-z0-9._/-]*",
+                "a reference with {number} in it, such as refs/pull/{number}/head",
+            ),
+            "refs/pull/{number}/head",
+            "The reference under which the forge keeps a pull request's commit.",
+            "refs/merge-requests/{number}/head",
+        ),
+        Setting(
+            "preview_source_token",
+            text(r"[\x21-\x7e]+", "a token without spaces"),
+            "",
+            "The token to read a private repository over https.",
+            "{{ vault_github_token }}",
+            secret=True,
+        ),
+        Setting(
+            "preview_source_user",
+            text(r"[A-Za-z0-9._@+-]{1,100}", "a user's name"),
+            "x-access-token",
+            "The user's name that goes with preview_source_token.",
+            "oauth2",
+        ),
+        Setting(
+            "preview_source_key_file",
+            path(),
+            "",
+            "The deploy key to read a private repository over ssh, a file on the builder.",
+            "/etc/ephemera/shop.key",
+        ),
+        Setting(
+            "preview_source_host_keys",
+            lines("lines as known_hosts has them"),
+            "",
+            "The host keys the forge may show, in lines as known_hosts has them.",
+            "{{ lookup('ansible.builtin.file', 'known_hosts') }}",
+        ),
+        Setting(
+            "preview_source_timeout",
+            duration(),
+            300,
+            "How long fetching may take.",
+            "10m",
+        ),
+        Setting(
+            "preview_source_max_size",
+            whole(1, 1024 * 1024),
+            2048,
+            "How many MiB a fetch, and the files of the commit, may take.",
+            "4096",
+        ),
+        Setting(
+            "preview_checkout",
+            path(),
+            "",
+            "A checkout that CI made, on the builder, which is used instead of fetching.",
+            "/builds/acme/shop",
+        ),
+    ),
+    "The app": (
+        Setting(
+            "preview_compose_file",
+            path("a path inside the repository", r"[^/\x00-\x1f\x7f~$-][^\x00-\x1f\x7f$]*"),
+            "",
+            "The app's Compose file. By default compose.yaml or what else Compose looks for.",
+            "deploy/compose.yaml",
+        ),
+        Setting(
+            "preview_compose_timeout",
+            duration(600),
+            20,
+            "How long Compose may take to read the app's Compose file.",
+            "30s",
+        ),
+        Setting(
+            "preview_profiles",
+            list_of(text(_WORD, "a profile's name")),
+            [],
+            "The profiles of the Compose file that are started.",
+            "[worker]",
+        ),
+        Setting(
+            "preview_environment",
+            environment(),
+            {},
+            "Variables the Compose file may use, for every pull request.",
+            "{LOG_LEVEL: debug}",
+        ),
+        Setting(
+            "preview_secrets",
+            environment(),
+            {},
+            "Variables the Compose file may use, for trusted pull requests only. "
+            "Needs preview_secret_key.",
+            "{STRIPE_KEY: '{{ vault_stripe_key }}'}",
+            secret=True,
+        ),
+        Setting(
+            "preview_secret_key",
+            key_of_secrets(),
+            "",
+            "What every password of a preview is derived from. Keep it in a vault.",
+            "{{ vault_preview_secret_key }}",
+            secret=True,
+        ),
+        Setting(
+            "preview_sentry_dsn",
+            text(r"https?://\S+", "a URL"),
+            "",
+            "Where previews report errors: SENTRY_DSN, with the environment and release set.",
+            "https://key@sentry.example.org/7",
+        ),
+        Setting(
+            "preview_otel_endpoint",
+            text(r"https?://\S+", "a URL"),
+            "",
+            "Where previews send traces: OTEL_EXPORTER_OTLP_ENDPOINT, with name and version set.",
+            "http://collector.example.org:4318",
+        ),
+    ),
+    "Images": (
+        Setting(
+            "preview_builder",
+            text(_WORD, "a host's name in the inventory"),
+            "",
+            "The inventory host that builds. By default where the app connects.",
+            "builder",
+        ),
+        Setting(
+            "preview_images",
+            map_of(text(_FORMAT_FIELDS, "an image, with {commit} or {number} in it"), *_SERVICE),
+            {},
+            "Images that CI pushes, by service. They are waited for instead of built.",
+            "{web: 'registry.example.org/acme/shop:{commit}'}",
+        ),
+        Setting(
+            "preview_images_timeout",
+            duration(),
+            600,
+            "How long to wait for an image of preview_images.",
+            "15m",
+        ),
+        Setting(
+            "preview_registries",
+            list_of(
+                record(
+                    {
+                        "registry": text(r"[A-Za-z0-9.-]+(:[0-9]+)?(/\S*)?", "host[:port]"),
+                        "username": text(),
+                        "password": text(),
+                    }
+                )
+            ),
+            [],
+            "Registries to log in to for pulling. Builds and apps see nothing of it.",
+            "[{registry: registry.example.org, username: preview, password: '{{ vaulted }}'}]",
+            secret=True,
+        ),
+        Setting(
+            "preview_registry_mirror",
+            text(r"https?://[^\s/]+/?", "a URL such as https://mirror.example.org"),
+            "",
+            "A mirror to pull Docker Hub's images through while building.",
+            "https://mirror.example.org",
+        ),
+        Setting(
+            "preview_proxy",
+            record(
+                {"http": _PROXY_URL, "https": _PROXY_URL, "no": text()},
+                optional=("http", "https", "no"),
+            ),
+            {},
+            "The proxies for fetching and building, and what is reached without them.",
+            "{https: 'http://proxy.example.org:3128', no: .example.org}",
+            secret=True,
+        ),
+        Setting(
+            "preview_ca_file",
+            path(),
+            "",
+            "Certificates to trust besides the system's, a PEM file on the controller.",
+            "/etc/ssl/certs/company.pem",
+        ),
+        Setting(
+            "preview_build_timeout",
+            duration(),
+            1200,
+            "How long building all images may take.",
+            "30m",
+        ),
+        Setting(
+            "preview_build_secrets",
+            environment(),
+            {},
+            "Secrets a Dockerfile may mount by name, for trusted pull requests only.",
+            "{NPM_TOKEN: '{{ vault_npm_token }}'}",
+            secret=True,
+        ),
+        Setting(
+            "preview_build_frontends",
+            list_of(_IMAGE),
+            ["docker/dockerfile:1"],
+            "The frontends a Dockerfile may ask for by `# syntax=`.",
+            "['docker/dockerfile:1', 'docker/dockerfile:1-labs']",
+        ),
+        Setting(
+            "preview_base_images",
+            list_of(text(r"[A-Za-z0-9*?\[][A-Za-z0-9._/:@*?\[\]-]*", "a pattern of images' names")),
+            [],
+            "Patterns of the images that services and Dockerfiles may use. Without any, all.",
+            "['python:3.*', 'postgres:*', 'registry.example.org/acme/*']",
+        ),
+        Setting(
+            "preview_image_max_age",
+            whole(0, 3650),
+            0,
+            "After how many days images are built again for the same commit. 0 is never.",
+            "7",
+        ),
+    ),
+    "Running": (
+        Setting(
+            "preview_state_dir",
+            path("an absolute path of letters, digits, dot, _ and -", r"(/[A-Za-z0-9._-]+)+/?"),
+            "/var/lib/ephemera-preview",
+            "The folder on the host where previews keep their state.",
+            "/srv/previews",
+        ),
+        Setting(
+            "preview_sizes",
+            map_of(
+                record(
+                    {
+                        "cpus": cpus(),
+                        "memory": text(r"[1-9][0-9]{0,8}[KMGkmg]", "an amount such as 512M"),
+                        "pids": whole(16, 100000),
+                    }
+                ),
+                r"[a-z][a-z0-9-]{0,30}",
+                "a size's name",
+            ),
+            {
+                "small": {"cpus": 0.5, "memory": "256M", "pids": 256},
+                "medium": {"cpus": 1.0, "memory": "512M", "pids": 512},
+                "large": {"cpus": 2.0, "memory": "1G", "pids": 1024},
+            },
+            "The sizes a service may ask for. None may have more than the largest.",
+            "{small: {cpus: 0.2, memory: 128M, pids: 99}, medium: {cpus: 1, memory: 1G, pids: 512}}",
+        ),
+        Setting(
+            "preview_size",
+            text(r"[a-z][a-z0-9-]{0,30}", "one of preview_sizes"),
+            "medium",
+            "The size of a service that asks for none.",
+            "small",
+        ),
+        Setting(
+            "preview_log_driver",
+            text(_WORD, "a log driver's name"),
+            "json-file",
+            "Docker's log driver for the containers.",
+            "journald",
+        ),
+        Setting(
+            "preview_log_options",
+            map_of(text(), _WORD, "an option's name"),
+            {"max-size": "10m", "max-file": "3"},
+            "The options of preview_log_driver.",
+            "{tag: '{{.Name}}'}",
+        ),
+        Setting(
+            "preview_docker_subnets",
+            list_of(network(4, 25), minimum=1),
+            ["10.213.0.0/16"],
+            "The networks that previews take theirs from, two of /26 each. "
+            "Nothing else may use them.",
+            "[10.213.0.0/16, 10.214.0.0/16]",
+        ),
+        Setting(
+            "preview_isolation",
+            boolean(),
+            True,
+            "Whether builds and previews are kept from private networks and the host itself.",
+            "false",
+        ),
+        Setting(
+            "preview_egress_allow",
+            list_of(destination()),
+            [],
+            "Private networks that builds and previews may reach all the same.",
+            "['10.1.2.3/32:5432']",
+        ),
+        Setting(
+            "preview_lease",
+            duration(),
+            900,
+            "After how long without a sign of life a run no longer keeps others from its preview.",
+            "30m",
+        ),
+        Setting(
+            "preview_verify_timeout",
+            duration(3600),
+            120,
+            "How long a new preview may take until it answers.",
+            "5m",
+        ),
+    ),
+    "Hosts": (
+        Setting(
+            "preview_domain",
+            named("domain", "a domain, without a dot at its end"),
+            "",
+            "The domain under which previews have their hosts. Its DNS holds a wildcard. "
+            "Without it they lie under sslip.io or localhost.",
+            "preview.example.org",
+        ),
+        Setting(
+            "preview_domain_shared",
+            boolean(),
+            False,
+            "Whether other apps have previews under the same domain, so that hosts must hold the "
+            "app's name.",
+            "true",
+        ),
+        Setting(
+            "preview_host_format",
+            named("host_format", "a host with {number} in it and one label before .{domain}"),
+            _names.HOST_FORMAT,
+            "How the host of a preview is made. {name} is {app}-pr-{number}.",
+            "pr-{number}.{domain}",
+        ),
+        Setting(
+            "preview_host_ip",
+            named("ip", "an IPv4 or IPv6 address"),
+            "",
+            "The address of the host, for hosts under sslip.io where there is no domain.",
+            "203.0.113.7",
+        ),
+    ),
+    "The gateway": (
+        Setting(
+            "preview_gateway_image",
+            _IMAGE,
+            "traefik:v3.7",
+            "The image of Traefik.",
+            "registry.example.org/library/traefik:v3.7",
+        ),
+        Setting(
+            "preview_gateway_address",
+            address(),
+            "0.0.0.0",
+            "The address of the host on which the gateway listens.",
+            "127.0.0.1",
+        ),
+        Setting("preview_gateway_http_port", _PORT, 80, "The port for http.", "8080"),
+        Setting("preview_gateway_https_port", _PORT, 443, "The port for https.", "8443"),
+        Setting(
+            "preview_gateway_tls",
+            choice("off", "selfsigned", "given", "acme"),
+            "off",
+            "Where the certificate comes from. With off, previews are served over http.",
+            "acme",
+        ),
+        Setting(
+            "preview_gateway_certificate",
+            path(),
+            "",
+            "The certificate chain for tls given, a PEM file on the controller.",
+            "/etc/ssl/preview.example.org.pem",
+        ),
+        Setting(
+            "preview_gateway_certificate_key",
+            path(),
+            "",
+            "The key of preview_gateway_certificate, a PEM file on the controller.",
+            "/etc/ssl/private/preview.example.org.key",
+        ),
+        Setting(
+            "preview_gateway_acme_email",
+            text(r"[^\s@]+@[^\s@]+", "an e-mail address"),
+            "",
+            "The address the certificate authority writes to, for tls acme.",
+            "platform@example.org",
+        ),
+        Setting(
+            "preview_gateway_acme_server",
+            text(r"https://\S+", "an https URL"),
+            "",
+            "The directory of the certificate authority. By default Let's Encrypt.",
+            "https://acme-staging-v02.api.letsencrypt.org/directory",
+        ),
+        Setting(
+            "preview_gateway_acme_dns_provider",
+            text(r"[a-z0-9]+", "a provider's name as Traefik has it"),
+            "",
+            "Who hosts the domain's DNS, for tls acme, as Traefik calls it.",
+            "hetzner",
+        ),
+        Setting(
+            "preview_gateway_acme_environment",
+            environment(),
+            {},
+            "What the DNS provider needs, as Traefik documents it.",
+            "{HETZNER_API_KEY: '{{ vault_hetzner_key }}'}",
+            secret=True,
+        ),
+        Setting(
+            "preview_gateway_trusted_proxies",
+            list_of(network()),
+            [],
+            "Proxies before the gateway whose forwarded headers are believed.",
+            "[192.0.2.0/24]",
+        ),
+        Setting(
+            "preview_gateway_metrics_port",
+            _PORT,
+            8082,
+            "The port of Prometheus metrics, on the host's loopback.",
+            "9082",
+        ),
+        Setting(
+            "preview_auth_users",
+            map_of(text(), r"[^:\x00-\x1f\x7f]+", "a user's name without a colon"),
+            {},
+            "Users and passwords, one of which a reviewer needs. Without any, none is asked for.",
+            "{reviewer: '{{ vault_review_password }}'}",
+            secret=True,
+        ),
+        Setting(
+            "preview_rate_limit",
+            whole(0, 1000000),
+            0,
+            "How many requests a second a preview answers to one client. 0 is any.",
+            "50",
+        ),
+    ),
+    "Results": (
+        Setting(
+            "preview_result_dir",
+            path(),
+            "",
+            "A folder on the controller in which result.json and result.md are written.",
+            "{{ playbook_dir }}/result",
+        ),
+        Setting(
+            "preview_step_outputs",
+            choice("none", "auto", "github"),
+            "none",
+            "Whether the result is given to CI as outputs of its step; auto looks where it runs.",
+            "auto",
+        ),
+        Setting(
+            "preview_no_log",
+            boolean(),
+            True,
+            "Whether tasks that may hold a secret hide what they do. With false, one sees more.",
+            "false",
+        ),
+    ),
+}
+
+TABLE: Dict[str, Setting] = {
+    setting.name: setting for section in SECTIONS.values() for setting in section
+}
+
+
+_NEEDED_FOR_TLS = {
+    "given": ("preview_gateway_certificate", "preview_gateway_certificate_key"),
+    "acme": ("preview_domain", "preview_gateway_acme_email", "preview_gateway_acme_dns_provider"),
+}
+
+
+def resolve(variables: Mapping[str, Any], required: Iterable[str] = ()) -> Settings:
+    """Every setting, checked, out of an inventory's variables; raises SettingsRefused.
+
+    Variables that do not begin with ``preview_`` are passed over; one that does and is no setting
+    is refused. None stands for "not set". ``required`` names settings that must be set.
+    """
+    problems = [unknown(name) for name in variables if is_unknown(name)]
+    settings: Settings = {}
+    for name, setting in TABLE.items():
+        settings[name] = _copy(setting.default)
+        value = variables.get(name)
+        if value is None or (isinstance(value, str) and value == "" == setting.default):
+            continue
+        try:
+            settings[name] = setting.kind.read(value)
+        except Wrong as refusal:
+            problems.append(_refused(setting, refusal))
+    wrong = {re.split(r"[.\[]", problem.name)[0] for problem in problems}
+    problems += [
+        Problem(name, f" is needed and not set. For instance {name}: {TABLE[name].example}")
+        for name in required
+        if settings[name] == TABLE[name].default and name not in wrong
+    ]
+    problems += _together(settings, wrong)
+    if problems:
+        raise SettingsRefused(problems)
+    return settings
+
+
+def public(settings: Mapping[str, Any]) -> Settings:
+    """The settings without the secret ones, for what may be shown."""
+    return {name: value for name, value in settings.items() if not TABLE[name].secret}
+
+
+def is_unknown(name: str) -> bool:
+    """Whether a variable looks like a setting and is none."""
+    return name.startswith(PREFIX) and name not in TABLE
+
+
+def unknown(name: str) -> Problem:
+    """What to say of a setting there is none of, with the nearest one there is."""
+    stems = [known[len(PREFIX) :] for known in TABLE]
+    near = difflib.get_close_matches(name[len(PREFIX) :].lower(), stems, n=1, cutoff=0.6)
+    hint = f" Did you mean {PREFIX}{near[0]}?" if near else " docs/settings.md has them all."
+    return Problem(name, f" is no setting of ephemera.preview.{hint}")
+
+
+def documentation() -> List[Dict[str, Any]]:
+    """The table as plain rows: section, name, type, rule, default, secret, meaning, example."""
+    return [
+        {
+            "section": section,
+            "name": setting.name,
+            "type": setting.kind.label,
+            "rule": setting.kind.rule,
+            "default": setting.default,
+            "secret": setting.secret,
+            "meaning": setting.meaning,
+            "example": setting.example,
+        }
+        for section, settings in SECTIONS.items()
+        for setting in settings
+    ]
+
+
+def _together(settings: Settings, wrong: Collection[str]) -> Iterable[Problem]:
+    """What no setting can tell alone; ``wrong`` names those known to be wrong already."""
+    size, sizes = settings["preview_size"], sorted(settings["preview_sizes"])
+    if size not in sizes and not {"preview_size", "preview_sizes"} & set(wrong):
+        rule = f"it must be one of preview_sizes ({', '.join(sizes)})"
+        yield Problem("preview_size", f": {size!r} is refused: {rule}.")
+    options = {
+        "domain": "preview_domain",
+        "domain_shared": "preview_domain_shared",
+        "host_format": "preview_host_format",
+        "ip": "preview_host_ip",
+    }
+    if not set(options.values()) & set(wrong):
+        try:
+            _names.names("app", 1, **{key: settings[name] for key, name in options.items()})
+        except _names.NameRefused as refused:
+            yield Problem(options[refused.what], f": {refused.value!r} is refused: {refused.rule}")
+    tls = settings["preview_gateway_tls"]
+    for name in _NEEDED_FOR_TLS.get(tls, ()):
+        if not settings[name] and name not in wrong:
+            yield Problem(
+                name,
+                f" is needed because preview_gateway_tls is {tls}. "
+                f"For instance {name}: {TABLE[name].example}",
+            )
+
+
+def _refused(setting: Setting, wrong: Wrong) -> Problem:
+    shown = repr(wrong.value)
+    if setting.secret or re.search(r"://[^/]*@", shown):
+        shown = "the value (not shown)"
+    elif len(shown) > 100:
+        shown = f"{shown[:97]}..."
+    refused = "" if wrong.value is None else f" {shown} is refused:"
+    rule = wrong.rule if wrong.rule.endswith(".") else f"{wrong.rule}."
+    return Problem(
+        setting.name + wrong.where,
+        f":{refused} {rule} For instance {setting.name}: {setting.example}",
+    )
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
