@@ -1,0 +1,80 @@
+# Everything a developer types. `make help` lists it.
+SHELL := /bin/bash
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+COLLECTION := .collections/ansible_collections/ephemera/preview
+TESTBED := tests/testbed
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- demo ------------------------------------------------------------------------------
+
+.PHONY: demo demo-down
+demo: venv engine images ## Bring up two previews of the example app, and say where they are
+	$(TESTBED)/demo up
+
+demo-down: venv ## Remove what `make demo` made
+	$(TESTBED)/demo down
+
+# --- tests -----------------------------------------------------------------------------
+
+.PHONY: test checks lint unit molecule integration bench
+test: venv ## Everything that CI runs; an engine started for it is stopped (KEEP_ENGINE=1: kept)
+	@$(TESTBED)/engine run $(TESTBED)/leftovers $(MAKE) --no-print-directory checks
+
+checks: lint unit molecule integration
+
+lint: venv ## Style, types, and what Galaxy and ansible-test ask of a collection
+	ruff check .
+	ruff check --target-version py38 --select F,FA102 plugins/modules plugins/module_utils
+	mypy -p ansible_collections.ephemera.preview.plugins.module_utils
+	yamllint --strict .
+	ansible-lint --strict
+	$(TESTBED)/sanity
+
+unit: venv .venv-2.19/stamp ## Tests of pure code, on the newest and the oldest ansible-core (ARGS="-k …")
+	pytest tests/unit -q $(ARGS)
+	PATH=$(CURDIR)/.venv-2.19/bin:$$PATH pytest tests/unit -q $(ARGS)
+
+molecule: venv engine images ## The roles by themselves, against the engine
+	molecule test --all
+
+integration: venv engine images ## Real playbooks against the real engine (ARGS="-k …")
+	pytest tests/integration $(ARGS)
+
+bench: venv engine images ## How long previews take, compared with plain docker compose
+	python tests/bench/bench.py $(ARGS)
+
+# --- what these stand on ---------------------------------------------------------------
+
+.PHONY: venv engine images clean
+venv: .venv/stamp | $(COLLECTION) ## The virtual environment .venv, and the collection where Ansible finds it
+
+engine: ## A Docker engine: the one that is there, else (root on Debian) one started here
+	@$(TESTBED)/engine
+
+images: venv engine ## The base images: those there, else pulled, else made from packages
+	@$(TESTBED)/images $(NAMES)
+
+clean: ## Remove the virtual environments and what tests wrote; caches and engine stay
+	rm -rf .venv .venv-2.19 .collections .ansible tests/output
+	find . -name __pycache__ -prune -exec rm -rf '{}' +
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/stamp: tests/requirements.txt
+	$(TESTBED)/venv .venv $< 3.14 3.13 3.12 3.11
+	touch $@
+
+.venv-2.19/stamp: tests/requirements-2.19.txt
+	$(TESTBED)/venv .venv-2.19 $< 3.12 3.11 3.13
+	touch $@
+
+$(COLLECTION):
+	mkdir -p $(@D)
+	ln -s ../../.. $@
