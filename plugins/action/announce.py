@@ -1,0 +1,95 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible_collections.ephemera.preview.plugins.module_utils import _announce, _lease, _plan
+from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction, show
+
+
+class ActionModule(PreviewAction):
+    arguments = {
+        "preview": {"type": "dict", "required": True},
+        "progress": {"type": "dict", "default": {}},
+        "outcome": {
+            "type": "str",
+            "choices": ["ready", "failed", "removed", "unchanged", "planned"],
+            "required": True,
+        },
+        "failure": {"type": "dict", "default": {}},
+        "state": {"type": "dict", "default": {}},
+    }
+
+    def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        preview, progress, outcome = (arguments[k] for k in ("preview", "progress", "outcome"))
+        settings = self.settings(task_vars)
+        report = _announce.report(
+            preview, progress, outcome, arguments["failure"], now=int(time.time())
+        )
+        report = _plan.redact(report, _plan.secret_values(preview, settings))
+        if not self._task.check_mode:
+            self._close(arguments, report)
+            _write(report, settings)
+        said = _announce.lines(report)
+        show(said)
+        result = {
+            "changed": False,
+            "msg": said,
+            "ansible_stats": {
+                "data": {"preview": report},
+                "per_host": False,
+                "aggregate": False,
+            },
+        }
+        if outcome == "failed":
+            result.update(failed=True, msg=_announce.headline(report))
+        if outcome == "planned":
+            before = preview["observed"]["state"].get("wanted", {})
+            result["changed"] = before != preview["wanted"]
+            result["diff"] = {
+                "before_header": f"{preview['name']} as observed",
+                "after_header": f"{preview['name']} as wanted",
+                "before": yaml.safe_dump(before) if before else "",
+                "after": yaml.safe_dump(preview["wanted"]),
+            }
+        return result
+
+    def _close(self, arguments: dict[str, Any], report: dict[str, Any]) -> None:
+        """Write what is now deployed, then let the lease go."""
+        preview, progress = arguments["preview"], arguments["progress"]
+        if not progress.get("stages"):
+            return
+        state = dict(progress["state"], status=report["outcome"], **arguments["state"])
+        if report["outcome"] == "failed":
+            state["failure"] = report["failure"]
+        if report["outcome"] != "removed":
+            self.on_host(
+                _lease.command("keep", preview, "up", 60), stdin=json.dumps(state, sort_keys=True)
+            )
+        self.on_host(_lease.command("drop", preview, "up", 0))
+
+
+def _write(report: dict[str, Any], settings: dict[str, Any]) -> None:
+    """The report as files on the controller, and as outputs of a CI step, where asked for."""
+    markdown = _announce.markdown(report)
+    if settings["preview_result_dir"]:
+        folder = Path(settings["preview_result_dir"])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "result.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
+        (folder / "result.md").write_text(markdown)
+    if settings["preview_step_outputs"] in ("github", "auto"):
+        for variable, text in (
+            ("GITHUB_OUTPUT", _announce.step_outputs(report)),
+            ("GITHUB_STEP_SUMMARY", markdown),
+        ):
+            if os.environ.get(variable):
+                with open(os.environ[variable], "a") as handle:
+                    handle.write(text)

@@ -1,0 +1,113 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _docker,
+    _lease,
+    _names,
+    _plan,
+    _settings,
+)
+from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
+
+REQUIRED = {
+    "host": (),
+    "preview": ("preview_number",),
+    "down": ("preview_number", "preview_repository"),
+    "up": ("preview_number", "preview_repository", "preview_commit"),
+}
+
+
+class ActionModule(PreviewAction):
+    arguments = {
+        "scope": {
+            "type": "str",
+            "choices": ["up", "down", "preview", "host"],
+            "default": "preview",
+        }
+    }
+
+    def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        scope = arguments["scope"]
+        if scope != "host":
+            _exactly_one(task_vars)
+        settings = self.settings(task_vars, REQUIRED[scope])
+        public = _settings.public(settings)
+        if scope == "host":
+            seen = self._observe(settings, "")
+            return {
+                "changed": False,
+                "target": settings["preview_target"],
+                "state_dir": settings["preview_state_dir"],
+                "settings": public,
+                "no_log": settings["preview_no_log"],
+                "observed": seen["previews"],
+                "gateway": seen["gateway"],
+                "now": seen["now"],
+            }
+        try:
+            preview = _plan.identity(
+                settings["preview_app"] or task_vars["inventory_hostname"],
+                settings,
+                run=uuid.uuid4().hex,
+                builder=settings["preview_builder"] or task_vars["inventory_hostname"],
+            )
+        except _names.NameRefused as refused:
+            raise AnsibleActionFail(str(refused)) from None
+        seen = self._observe(settings, preview["name"])
+        preview.update(
+            changed=False,
+            started=int(time.time()),
+            settings=public,
+            observed=seen["previews"][preview["name"]],
+            gateway=seen["gateway"],
+            taken=seen["subnets"],
+            fingerprint=_plan.fingerprint(preview, settings),
+        )
+        # `down` removes what is its own and leaves the rest alone; it need not refuse.
+        strangers = _plan.ownership(preview) if scope == "up" else []
+        if strangers:
+            raise AnsibleActionFail(
+                f"{preview['name']} cannot be brought up, its name is taken: "
+                + "; ".join(strangers)
+                + "."
+            )
+        preview["drift"] = _plan.drift(
+            preview, seen["now"], settings["preview_image_max_age"] * 86400
+        )
+        preview["unchanged"] = scope == "up" and not preview["drift"]
+        if scope == "up" and not preview["unchanged"]:
+            _free(preview, seen["now"])
+        return preview
+
+    def _observe(self, settings: dict[str, Any], name: str) -> dict[str, Any]:
+        try:
+            return _docker.observe(self.on_host, settings["preview_state_dir"], name)
+        except _docker.EngineError as error:
+            raise AnsibleActionFail(str(error)) from None
+
+
+def _exactly_one(task_vars: dict[str, Any]) -> None:
+    """A play for one preview that is not limited would act on every app of the inventory."""
+    apps = task_vars["ansible_play_hosts_all"]
+    if len(apps) != 1:
+        raise AnsibleActionFail(
+            f"{len(apps)} apps are selected ({', '.join(sorted(apps)[:5])}"
+            f"{', …' if len(apps) > 5 else ''}) and this playbook acts on one: "
+            f"name it with -l, as in -l {sorted(apps)[0]}."
+        )
+
+
+def _free(preview: dict[str, Any], now: int) -> None:
+    """Refuse early what the lease would refuse later, before anything is fetched."""
+    lease = _lease.parse(preview["observed"]["lease"])
+    if lease and lease.until > now and not _lease.is_dead(lease):
+        raise AnsibleActionFail(_lease.refusal(preview["name"], lease, now))

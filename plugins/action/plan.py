@@ -1,0 +1,67 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible import constants as C
+from ansible.errors import AnsibleActionFail
+from ansible_collections.ephemera.preview.plugins.module_utils import _plan, _route
+from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
+
+
+class ActionModule(PreviewAction):
+    arguments = {
+        "preview": {"type": "dict", "required": True},
+        "source": {"type": "dict", "required": True},
+    }
+
+    def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        preview, source = arguments["preview"], arguments["source"]
+        settings = self.settings(task_vars)
+        definition = self._execute_module(
+            "ephemera.preview.app_info",
+            {
+                "path": source["path"],
+                "git_dir": source["git_dir"],
+                "commit": preview["commit"],
+                "file": settings["preview_compose_file"] or None,
+                "project": preview["name"],
+                "variables": _plan.grants(preview, settings),
+                "sizes": sorted(settings["preview_sizes"]),
+                "frontends": settings["preview_build_frontends"],
+                "preview": preview["names"],
+            },
+            task_vars=task_vars,
+        )
+        secrets = _plan.secret_values(preview, settings)
+        if definition.get("failed"):
+            failed = {"failed": True, "changed": False}
+            for key in ("msg", "problems", "exception", "module_stderr"):
+                if definition.get(key):
+                    failed[key] = _plan.redact(definition[key], secrets)
+            return failed
+        try:
+            completed = _plan.complete(preview, definition, settings, preview["taken"])
+            route = _route.route(completed.preview, settings)
+        except (_plan.PlanRefused, _route.RouteRefused) as refused:
+            raise AnsibleActionFail(_plan.redact(str(refused), secrets)) from None
+        result = completed.preview
+        result["project_file"] = _keep_here(preview["name"], "compose", completed.project)
+        result["route_file"] = _keep_here(preview["name"], "route", route)
+        result["changed"] = False
+        return result
+
+
+def _keep_here(name: str, what: str, content: dict[str, Any]) -> str:
+    """What may hold secrets waits in this run's own folder, not in a variable."""
+    path = Path(C.DEFAULT_LOCAL_TMP) / f"{name}.{what}.json"
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
+        json.dump(content, handle, indent=2)
+        handle.write("\n")
+    return str(path)

@@ -1,0 +1,94 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _lease, _plan
+from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
+
+
+class ActionModule(PreviewAction):
+    arguments = {
+        "name": {"type": "str", "required": True},
+        "preview": {"type": "dict", "required": True},
+        "progress": {"type": "dict", "default": {}},
+        "kind": {"type": "str", "choices": ["up", "down"], "default": "up"},
+        "needed": {"type": "bool", "default": True},
+        "timeout": {"type": "int", "default": 0},
+        "state": {"type": "dict", "default": {}},
+        "observe": {"type": "bool", "default": False},
+    }
+
+    def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        preview, progress, now = arguments["preview"], arguments["progress"], int(time.time())
+        if not arguments["needed"]:
+            return dict(progress, changed=False)
+        stages = [dict(stage) for stage in progress.get("stages", [])]
+        for stage in stages[-1:]:
+            stage.setdefault("end", now)
+        stages.append({"name": arguments["name"], "start": now})
+        # The record of what is deployed outlives a new run until that one has deployed.
+        state = dict(progress.get("state") or preview["observed"]["state"])
+        state.update(_identity(preview), **arguments["state"])
+        state.update(stage=arguments["name"], updated=now)
+        result = {
+            "changed": False,
+            "stages": stages,
+            "state": state,
+            "observed": progress.get("observed") or preview["observed"],
+            "superseded": progress.get("superseded", ""),
+        }
+        if self._task.check_mode:
+            return result
+        result["superseded"] = self._hold(arguments, state) or result["superseded"]
+        if arguments["observe"]:
+            seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
+            result["observed"] = seen["previews"][preview["name"]]
+            result["seed_mark"] = _plan.seed_mark(result["observed"], preview["data_volumes"])
+        return result
+
+    def _hold(self, arguments: dict[str, Any], state: dict[str, Any]) -> str:
+        """Take or keep the lease, and write the state under it. Returns whose lease it ended."""
+        preview, kind = arguments["preview"], arguments["kind"]
+        held = _lease.parse(preview["observed"]["lease"])
+        first = not arguments["progress"].get("stages")
+        seconds = max(preview["settings"]["preview_lease"], arguments["timeout"] + 60)
+        ran = self.on_host(
+            _lease.command(
+                "take" if first else "keep",
+                preview,
+                kind,
+                seconds,
+                dead=held.owner if held and _lease.is_dead(held) else "",
+            ),
+            # A preview that goes has nothing to record, and its folder may not exist.
+            stdin="" if kind == "down" else json.dumps(state, sort_keys=True),
+        )
+        verdict, _, rest = ran.out.strip().partition(" ")
+        if ran.rc != 0 or verdict not in ("ok", "held"):
+            raise AnsibleActionFail(
+                f"The lease of {preview['name']} could not be written under "
+                f"{preview['state_dir']}: {(ran.err or ran.out).strip()} "
+                "Check that the folder of preview_state_dir can be written there."
+            )
+        if verdict == "held":
+            other = _lease.parse(rest)
+            if other is None:
+                raise AnsibleActionFail(
+                    f"{preview['name']} was taken down while this run was working on it."
+                )
+            raise AnsibleActionFail(_lease.refusal(preview["name"], other, int(time.time())))
+        return rest.removeprefix("over ").split(" ")[0] if rest else ""
+
+
+def _identity(preview: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: preview[key]
+        for key in ("schema", "name", "app", "number", "owner", "forge", "repository", "url")
+    }

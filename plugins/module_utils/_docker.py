@@ -1,0 +1,252 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a Docker host holds of our previews: one observer, one shape.
+
+``observe`` takes a callable that runs an argument list where the engine is, so that modules,
+action plugins and inventory plugins share it. It asks the engine in parallel, in one command.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+
+GATEWAY = "ephemera-preview-gateway"
+IMAGE_PREFIX = "ephemera-preview"
+LABEL = "ephemera.preview/"
+
+
+class Ran(NamedTuple):
+    """The outcome of one command."""
+
+    rc: int
+    out: str
+    err: str
+
+
+Run = Callable[[Sequence[str]], Ran]
+
+
+class EngineError(Exception):
+    """The engine could not be asked. The message says what it answered."""
+
+
+# Every line of output is "<kind> TAB <JSON or text>". $1 is a preview's name or empty for all,
+# $2 the state folder; $3 and $4 are the formats below.
+_SCRIPT = r"""
+name=$1 state=$2
+t=$(printf '\t')
+tmp=$(mktemp -d) || exit 70
+trap 'rm -rf "$tmp"' EXIT
+docker ps --all --no-trunc --format "container$t$3" >"$tmp/1" 2>"$tmp/e1" &
+p1=$!
+{
+    ids=$(docker network ls --quiet --no-trunc) &&
+        docker network inspect --format "network$t$4" $ids
+} >"$tmp/2" 2>"$tmp/e2" &
+p2=$!
+{
+    ids=$(docker volume ls --quiet --filter "label=ephemera.preview/name${name:+=$name}") &&
+        { [ -z "$name" ] || foreign=$(docker volume ls --quiet --filter "name=^${name}_"); } &&
+        ids=$(printf '%s\n' $ids ${foreign:-} | sort -u) &&
+        { [ -z "$ids" ] || docker volume inspect --format "volume$t{{json .}}" $ids; }
+} >"$tmp/3" 2>"$tmp/e3" &
+p3=$!
+docker image ls --no-trunc --filter "reference=ephemera-preview/${name:-*}/*" \
+    --format "image$t{{json .}}" >"$tmp/4" 2>"$tmp/e4" &
+p4=$!
+{
+    for folder in "$state"/previews/${name:-*}/; do
+        [ -d "$folder" ] || continue
+        n=${folder%/}; n=${n##*/}
+        printf 'folder\t%s\n' "$n"
+        [ -f "$folder/preview.json" ] || continue
+        printf 'state\t%s\t' "$n"; tr -d '\n' <"$folder/preview.json"; echo
+    done
+    for lease in "$state"/leases/${name:-*}; do
+        [ -f "$lease" ] || continue
+        printf 'lease\t%s\t' "${lease##*/}"; head -n 1 "$lease"
+    done
+    for route in "$state"/gateway/routes/${name:-*}.yaml; do
+        [ -f "$route" ] || continue
+        n=${route##*/}
+        printf 'route\t%s\t%s\n' "${n%.yaml}" "$(sha256sum <"$route" | cut -d ' ' -f 1)"
+    done
+    printf 'now\t%s\n' "$(date +%s)"
+} >"$tmp/5"
+for p in $p1 $p2 $p3 $p4; do wait $p || failed=1; done
+[ -z "${failed:-}" ] || { cat "$tmp"/e? >&2; exit 69; }
+cat "$tmp"/[1-5]
+"""
+
+# Each label is asked for by its key: the CLI's own list joins them with commas, so that a value
+# could pose as another label.
+_LABELS = ("owner", "name", "app", "number", "schema", "service")
+_CONTAINER = "{%s}" % ",".join(
+    ['"%s":{{json .%s}}' % (key, key) for key in ("ID", "Names", "Image", "State", "Status")]
+    + ['"%s":{{json .%s}}' % (key, key) for key in ("Networks", "CreatedAt")]
+    + [
+        '"compose.%s":{{json (.Label "com.docker.compose.%s")}}' % (key, key)
+        for key in ("service", "oneoff", "image", "project")
+    ]
+    + ['"%s%s":{{json (.Label "%s%s")}}' % (LABEL, key, LABEL, key) for key in _LABELS]
+)
+_NETWORK = '{"Name":{{json .Name}},"Labels":{{json .Labels}},"Config":{{json .IPAM.Config}}}'
+
+
+def _container(raw: Dict[str, Any]) -> Dict[str, Any]:
+    health = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)", raw["Status"])
+    code = re.match(r"(?:Exited|Restarting) \((\d+)\)", raw["Status"])
+    return {
+        "id": raw["ID"],
+        "name": raw["Names"].split(",")[0],
+        "service": raw["compose.service"],
+        "oneoff": raw["compose.oneoff"] == "True",
+        "image": raw["Image"],
+        "image_id": raw["compose.image"],
+        "state": raw["State"],
+        "health": health.group(1) if health else "",
+        "exit_code": int(code.group(1)) if code else None,
+        "networks": [n for n in raw["Networks"].split(",") if n],
+        "created": raw["CreatedAt"],
+        "project": raw["compose.project"],
+        "labels": {k: v for k, v in raw.items() if k.startswith(LABEL) and v},
+    }
+
+
+def _named(raw: Dict[str, Any]) -> Dict[str, Any]:
+    return {
+        "name": raw["Name"],
+        "labels": {k: v for k, v in (raw.get("Labels") or {}).items() if k.startswith(LABEL)},
+    }
+
+
+def _network(raw: Dict[str, Any]) -> Dict[str, Any]:
+    subnets = [config["Subnet"] for config in raw.get("Config") or [] if config.get("Subnet")]
+    return dict(_named(raw), subnets=subnets)
+
+
+def _volume(raw: Dict[str, Any]) -> Dict[str, Any]:
+    return dict(_named(raw), created=raw.get("CreatedAt", ""))
+
+
+_SHAPES = {"container": _container, "network": _network, "volume": _volume}
+
+
+def _json(text: str) -> Optional[Dict[str, Any]]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _empty(name: str) -> Dict[str, Any]:
+    return {
+        "name": name,
+        "containers": [],
+        "networks": [],
+        "volumes": [],
+        "images": [],
+        "foreign": [],
+        "folder": False,
+        "route": "",
+        "state": {},
+        "lease": "",
+    }
+
+
+def _takes_name(kind: str, item: Dict[str, Any], name: str) -> bool:
+    """Whether a thing stands where one of the preview ``name`` would: same name, other owner."""
+    if kind == "containers":
+        return bool(item["project"] == name or item["name"].startswith(name + "-"))
+    return bool(item["name"].startswith(name + "_"))
+
+
+def parse(output: str, name: str = "") -> Dict[str, Any]:
+    """The observer's shape out of its command's output.
+
+    :param name: look at this preview only; it is then always present in ``previews``.
+    :returns: ``{"previews": {name: {...}}, "gateway": {...} or None, "subnets": [those of other
+        networks], "now": seconds}``. What has a preview's name but not its labels stands in
+        that preview's ``foreign`` and belongs to somebody else.
+    """
+    previews = {name: _empty(name)} if name else {}
+    gateway = None
+    subnets: List[str] = []
+    now = 0
+    found = []
+    for line in output.splitlines():
+        kind, _, rest = line.partition("\t")
+        if kind in ("container", "network", "volume"):
+            raw = json.loads(rest)
+            item = _SHAPES[kind](raw)
+            if kind == "network" and not item["name"].startswith(name + "_"):
+                subnets.extend(item["subnets"])
+            if kind == "container" and item["name"] == GATEWAY:
+                gateway = item
+            else:
+                found.append((kind + "s", item))
+        elif kind == "image":
+            raw = json.loads(rest)
+            owner = raw["Repository"].split("/")[1]
+            preview = previews.setdefault(owner, _empty(owner))
+            ref = "{0}:{1}".format(raw["Repository"], raw["Tag"])
+            preview["images"].append({"ref": ref, "id": raw["ID"]})
+        elif kind == "now":
+            now = int(rest)
+        elif kind in ("folder", "state", "lease", "route"):
+            key, _, value = rest.partition("\t")
+            preview = previews.setdefault(key, _empty(key))
+            if kind == "folder":
+                preview["folder"] = True
+            elif kind == "state":
+                preview["state"] = _json(value) or {}
+            else:
+                preview[kind] = value
+    for kind, item in found:
+        owner = item["labels"].get(LABEL + "name", "")
+        # A container inherits its image's labels, so a label alone proves nothing: it is ours
+        # only where Compose named it for the same project.
+        if kind == "containers" and not (
+            item["project"] == owner and item["name"].startswith(owner + "-")
+        ):
+            owner = ""
+        if owner and (not name or owner == name):
+            previews.setdefault(owner, _empty(owner))[kind].append(item)
+        elif name and _takes_name(kind, item, name):
+            previews[name]["foreign"].append(dict(item, kind=kind[:-1]))
+    return {"previews": previews, "gateway": gateway, "subnets": subnets, "now": now}
+
+
+def observe(run: Run, state_dir: str, name: str = "") -> Dict[str, Any]:
+    """Ask the engine and the state folder what they hold; see :func:`parse` for the shape.
+
+    :raises EngineError: the engine did not answer.
+    """
+    ran = run(["sh", "-c", _SCRIPT, "observe", name, state_dir, _CONTAINER, _NETWORK])
+    if ran.rc != 0:
+        raise EngineError(
+            "The Docker engine could not be asked what it holds: {0} "
+            "Check that it runs and that this user may use it (docker info).".format(
+                (ran.err or ran.out).strip() or "no answer."
+            )
+        )
+    return parse(ran.out, name)
+
+
+def leftovers(seen: Dict[str, Any]) -> List[str]:
+    """What still exists of a preview, one line each; empty when it is gone."""
+    lines = [
+        "{0} {1}".format(kind[:-1], item["name"])
+        for kind in ("containers", "networks", "volumes")
+        for item in seen[kind]
+    ]
+    lines += ["image {0}".format(image["ref"]) for image in seen["images"]]
+    if seen["route"]:
+        lines.append("route {0}.yaml".format(seen["name"]))
+    if seen["folder"]:
+        lines.append("state folder previews/{0}".format(seen["name"]))
+    return lines

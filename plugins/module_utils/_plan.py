@@ -1,0 +1,601 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From settings and an app definition to ``preview``, the one dictionary that crosses roles.
+
+``identity`` starts it, ``complete`` adds what only the definition tells, ``drift`` says why the
+preview that runs is not the one that is wanted. All pure. ``preview`` never holds a secret: what
+may hold one (the Compose project) is returned apart.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import hmac
+import ipaddress
+import json
+import re
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+
+from ansible_collections.ephemera.preview.plugins.module_utils import _names, _project
+
+SCHEMA = 1
+NETWORK_PREFIX = 26
+
+# Settings that change how a run works, not what it makes.
+_TRANSIENT = frozenset(
+    {
+        "preview_number",
+        "preview_commit",
+        "preview_builder",
+        "preview_checkout",
+        "preview_compose_timeout",
+        "preview_lease",
+        "preview_no_log",
+        "preview_result_dir",
+        "preview_source_timeout",
+        "preview_source_token",
+        "preview_build_timeout",
+        "preview_images_timeout",
+        "preview_step_outputs",
+        "preview_verify_timeout",
+    }
+)
+
+
+class PlanRefused(ValueError):
+    """What was asked for cannot be planned. The message says what, where and what to do."""
+
+
+def derive(key: str, identity: Mapping[str, Any], purpose: str) -> str:
+    """A secret of this preview for one purpose: 64 hex digits, the same for the same input.
+
+    The input is length-prefixed, so that no two identities can be read as one.
+    """
+    parts = [
+        identity["forge"],
+        identity["repository"],
+        identity["app"],
+        str(identity["number"]),
+        "trusted" if identity["trusted"] else "untrusted",
+        purpose,
+    ]
+    message = b"".join(
+        b"%d:%s" % (len(part.encode("utf-8")), part.encode("utf-8")) for part in parts
+    )
+    return hmac.new(key.encode("utf-8"), message, hashlib.sha256).hexdigest()
+
+
+def repository_identity(settings: Mapping[str, Any]) -> Tuple[str, str]:
+    """(forge, repository) that own a preview: as set, else out of the repository's address."""
+    address = settings["preview_repository"]
+    match = re.match(r"(?:[a-z+]+://)?(?:[^@/]*@)?([^/:]+)(?::\d+(?=/))?[:/](.+)$", address)
+    is_path = address.startswith("/") or match is None
+    host, path = ("", address) if is_path or match is None else match.groups()
+    path = path.strip("/")
+    path = path[: -len(".git")] if path.endswith(".git") else path
+    return (
+        settings["preview_forge"] or host,
+        settings["preview_repository_id"] or path,
+    )
+
+
+def identity(
+    app: str, settings: Mapping[str, Any], run: str, builder: str, warnings: Iterable[str] = ()
+) -> Dict[str, Any]:
+    """The part of ``preview`` that needs no checkout.
+
+    :raises _names.NameRefused: the app, number, domain or host format is not usable.
+    """
+    tls = settings["preview_gateway_tls"] != "off"
+    names = _names.names(
+        app,
+        settings["preview_number"],
+        domain=settings["preview_domain"] or None,
+        host_format=settings["preview_host_format"] or None,
+        ip=settings["preview_host_ip"] or None,
+        domain_shared=settings["preview_domain_shared"],
+        scheme="https" if tls else "http",
+        port=settings["preview_gateway_https_port" if tls else "preview_gateway_http_port"],
+    )
+    forge, repository = repository_identity(settings)
+    owner = _names.owner_id(forge, repository)
+    return {
+        "schema": SCHEMA,
+        "run": run,
+        "name": names.name,
+        "app": app,
+        "number": names.number,
+        "commit": settings["preview_commit"],
+        "trusted": settings["preview_trusted"],
+        "target": settings["preview_target"],
+        "forge": forge,
+        "repository": repository,
+        "owner": owner,
+        "names": dataclasses.asdict(names),
+        "labels": _names.labels(names, owner),
+        "host": names.host,
+        "url": names.url,
+        "state_dir": settings["preview_state_dir"],
+        "dir": "{0}/previews/{1}".format(settings["preview_state_dir"], names.name),
+        "builder": builder,
+        "no_log": settings["preview_no_log"],
+        "warnings": list(warnings),
+    }
+
+
+def names_of(preview: Mapping[str, Any]) -> _names.Names:
+    """The names of a preview as their own type again."""
+    return _names.Names(**preview["names"])
+
+
+def fingerprint(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """One value for all that decides what is deployed: commit, owner, grants, settings, key."""
+    wanted = {
+        "schema": preview["schema"],
+        "commit": preview["commit"],
+        "url": preview["url"],
+        "settings": {k: v for k, v in settings.items() if k not in _TRANSIENT},
+    }
+    text = json.dumps(wanted, sort_keys=True, default=str)
+    return derive(settings["preview_secret_key"], preview, "fingerprint:" + text)
+
+
+def drift(preview: Mapping[str, Any], now: int, max_age: int = 0) -> str:
+    """Why the preview that is observed is not the one that is wanted; "" when it is."""
+    seen = preview["observed"]
+    state = seen["state"]
+    if not state:
+        return "nothing is deployed"
+    if state.get("commit") != preview["commit"]:
+        return "commit {0} is deployed".format(str(state.get("commit"))[:12])
+    if state.get("fingerprint") != preview["fingerprint"]:
+        return "settings or grants have changed"
+    if state.get("status") != "ready":
+        return "the last run ended as {0}".format(state.get("status"))
+    running = [c for c in seen["containers"] if not c["oneoff"]]
+    for service, wanted in sorted(state.get("services", {}).items()):
+        mine = [c for c in running if c["service"] == service]
+        if len(mine) != wanted["replicas"]:
+            return "{0}: {1} of {2} containers exist".format(service, len(mine), wanted["replicas"])
+        for container in mine:
+            if container["image_id"] != wanted["image_id"]:
+                return "{0} runs another image".format(service)
+            if wanted["completes"]:
+                if container["state"] != "exited" or container["exit_code"] != 0:
+                    return "{0} has not completed".format(service)
+            elif container["state"] != "running" or container["health"] == "unhealthy":
+                return "{0} is {1}".format(service, container["health"] or container["state"])
+    held = {v["name"] for v in seen["volumes"]}
+    lost = sorted(set(state.get("volumes", [])) - held)
+    if lost:
+        return "volume {0} is gone".format(lost[0])
+    if seen["route"] != state.get("route"):
+        return "the route is not the one that was written"
+    gateway = preview["gateway"]
+    if gateway is None or gateway["state"] != "running":
+        return "the gateway does not run"
+    if preview["name"] + "_edge" not in gateway["networks"]:
+        return "the gateway is not attached"
+    seeded = state.get("seeded", {})
+    if seeded != seed_mark(seen, list(seeded)):
+        return "the data is not the data that was seeded"
+    if max_age and now - int(state.get("built", 0)) > max_age:
+        return "the images are older than preview_image_max_age"
+    return ""
+
+
+def seed_mark(seen: Mapping[str, Any], volumes: Sequence[str]) -> Dict[str, str]:
+    """What a seed is tied to: the volumes that hold the data, each with its time of birth."""
+    return {v["name"]: v["created"] for v in seen["volumes"] if v["name"] in volumes}
+
+
+def deployed(preview: Mapping[str, Any], seen: Mapping[str, Any], now: int) -> Dict[str, Any]:
+    """What the state records of a preview that was verified: all that ``drift`` compares."""
+    images = {image["ref"]: image["id"] for image in seen["images"]}
+    ran = {c["service"]: c["image_id"] for c in seen["containers"]}
+    return {
+        "commit": preview["commit"],
+        "fingerprint": preview["fingerprint"],
+        "wanted": preview["wanted"],
+        "built": now,
+        "route": seen["route"],
+        "volumes": sorted(v["name"] for v in seen["volumes"]),
+        "services": {
+            s["name"]: {
+                "image": s["image"],
+                "image_id": images.get(s["image"], ran.get(s["name"], "")),
+                "digest": (s["build"] or {}).get("digest", ""),
+                "replicas": s["replicas"],
+                "completes": s["completes"],
+            }
+            for s in preview["services"]
+        },
+    }
+
+
+def ownership(preview: Mapping[str, Any]) -> List[str]:
+    """What stands under this preview's name and is not its own, as sentences."""
+    problems = []
+    seen = preview["observed"]
+    for kind in ("containers", "networks", "volumes"):
+        for item in seen[kind]:
+            owner = item["labels"].get("ephemera.preview/owner")
+            if owner != preview["owner"]:
+                problems.append(
+                    "{0} {1} belongs to another repository (owner {2}, this one is {3})".format(
+                        kind[:-1], item["name"], owner, preview["owner"]
+                    )
+                )
+    recorded = seen["state"].get("owner", preview["owner"])
+    if recorded != preview["owner"]:
+        problems.append(
+            "{0}/preview.json was written for another repository (owner {1})".format(
+                preview["dir"], recorded
+            )
+        )
+    problems += [
+        "{0} {1} has a name of this preview but was not made by it: rename or remove it".format(
+            item["kind"], item["name"]
+        )
+        for item in seen["foreign"]
+    ]
+    return problems
+
+
+def grants(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Dict[str, str]:
+    """The variables a Compose file may use, by name (``PREVIEW_<SERVICE>_URL`` come later)."""
+    granted = {
+        "PREVIEW": "true",
+        "PREVIEW_APP": preview["app"],
+        "PREVIEW_COMMIT": preview["commit"],
+        "PREVIEW_HOST": preview["host"],
+        "PREVIEW_NAME": preview["name"],
+        "PREVIEW_NUMBER": str(preview["number"]),
+        "PREVIEW_URL": preview["url"],
+    }
+    granted.update({k: str(v) for k, v in settings["preview_environment"].items()})
+    if settings["preview_secret_key"]:
+        granted["PREVIEW_SECRET"] = derive(settings["preview_secret_key"], preview, "app")
+    if preview["trusted"]:
+        granted.update({k: str(v) for k, v in settings["preview_secrets"].items()})
+    return granted
+
+
+def secret_values(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> List[str]:
+    """Every value that must not be shown, longest first so that none hides in another."""
+    values = [str(v) for v in settings["preview_secrets"].values()]
+    values += [str(v) for v in settings["preview_build_secrets"].values()]
+    values += [str(v) for v in settings["preview_auth_users"].values()]
+    values += [str(r.get("password", "")) for r in settings["preview_registries"]]
+    values += [settings["preview_source_token"], settings["preview_secret_key"]]
+    if settings["preview_secret_key"]:
+        values.append(derive(settings["preview_secret_key"], preview, "app"))
+    return sorted({v for v in values if len(v) >= 4}, key=len, reverse=True)
+
+
+def redact(value: Any, secrets: Sequence[str]) -> Any:
+    """The same structure with every secret in its strings replaced."""
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, "********")
+        return value
+    if isinstance(value, Mapping):
+        return {k: redact(v, secrets) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact(v, secrets) for v in value]
+    return value
+
+
+class Completed(NamedTuple):
+    """What a plan makes: the whole ``preview``, and the Compose project, which may hold secrets."""
+
+    preview: Dict[str, Any]
+    project: Dict[str, Any]
+
+
+def _unescaped(value: Any) -> Any:
+    """Compose's own output doubles every ``$``; here a value means itself."""
+    if isinstance(value, str):
+        return value.replace("$$", "$")
+    if isinstance(value, dict):
+        return {k: _unescaped(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_unescaped(v) for v in value]
+    return value
+
+
+def _chosen(services: Mapping[str, Any], profiles: Sequence[str]) -> Dict[str, Any]:
+    chosen = {
+        name: service
+        for name, service in services.items()
+        if not service.get("profiles") or set(service["profiles"]) & set(profiles)
+    }
+    for name, service in chosen.items():
+        for needed, how in (service.get("depends_on") or {}).items():
+            if needed not in chosen and how.get("required", True):
+                raise PlanRefused(
+                    "services.{0}.depends_on: {1} is in a profile that is not chosen. Add one of "
+                    "its profiles ({2}) to preview_profiles.".format(
+                        name, needed, ", ".join(services.get(needed, {}).get("profiles", []))
+                    )
+                )
+    return chosen
+
+
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def to_bytes(text: Any) -> int:
+    """``512M``, ``1g``, ``1073741824`` as a number of bytes."""
+    match = re.match(r"^(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?$", str(text).strip().lower())
+    if not match:
+        raise PlanRefused("{0!r} is not an amount of memory such as 512M.".format(text))
+    return int(float(match.group(1)) * _UNITS[match.group(2)])
+
+
+def _resources(
+    name: str,
+    service: Mapping[str, Any],
+    size: Optional[str],
+    settings: Mapping[str, Any],
+    warnings: List[str],
+) -> Dict[str, Any]:
+    """Limits of one service: as its file asks, within the largest size; else of its size."""
+    sizes = settings["preview_sizes"]
+    base = sizes[size or settings["preview_size"]]
+    limits = ((service.get("deploy") or {}).get("resources") or {}).get("limits") or {}
+    asked = {
+        "cpus": float(limits.get("cpus") or service.get("cpus") or base["cpus"]),
+        "memory": to_bytes(limits.get("memory") or service.get("mem_limit") or base["memory"]),
+        "pids": int(limits.get("pids") or service.get("pids_limit") or base["pids"]),
+    }
+    most = {
+        "cpus": max(float(s["cpus"]) for s in sizes.values()),
+        "memory": max(to_bytes(s["memory"]) for s in sizes.values()),
+        "pids": max(int(s["pids"]) for s in sizes.values()),
+    }
+    for key, top in most.items():
+        if not 0 < asked[key] <= top:
+            warnings.append(
+                "services.{0}: {1} {2} is more than the largest of preview_sizes; "
+                "{3} is used.".format(name, key, asked[key], top)
+            )
+            asked[key] = top
+    return asked
+
+
+def _is_data(name: str, services: Mapping[str, Any], apps: Set[str]) -> bool:
+    """Image-only services that nobody outside talks to: databases, caches, queues."""
+    if name in apps:
+        return False
+    needs = services[name].get("depends_on") or {}
+    return all(n in services and _is_data(n, services, apps) for n in needs)
+
+
+def allocate(pools: Sequence[str], taken: Sequence[str], seed: str, count: int) -> List[str]:
+    """``count`` free /26 networks out of the pools, starting where the name leads.
+
+    :raises PlanRefused: the pools are used up.
+    """
+    used = [ipaddress.ip_network(t, strict=False) for t in taken if "." in t]
+    free: List[str] = []
+    for pool in pools:
+        whole = ipaddress.ip_network(pool)
+        size = 1 << (32 - NETWORK_PREFIX)
+        total = whole.num_addresses // size
+        start = int(hashlib.sha256(seed.encode("utf-8")).hexdigest()[:8], 16) % max(total, 1)
+        for step in range(total):
+            at = int(whole.network_address) + ((start + step) % total) * size
+            net = ipaddress.ip_network((at, NETWORK_PREFIX))
+            if not any(net.overlaps(other) for other in used):
+                free.append(str(net))
+                if len(free) == count:
+                    return free
+    raise PlanRefused(
+        "No free subnet is left in preview_docker_subnets ({0}): {1} networks exist. Take down "
+        "previews that are not needed, or add a subnet.".format(", ".join(pools), len(used))
+    )
+
+
+def _hooks(x: Mapping[str, Any]) -> Dict[str, Any]:
+    return {k: x.get(k) for k in ("migrate", "seed", "after_deploy", "before_down")}
+
+
+def complete(
+    identity_: Mapping[str, Any],
+    definition: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    taken: Sequence[str] = (),
+) -> Completed:
+    """The whole of ``preview`` and the Compose project that deploys it.
+
+    :param definition: what ``app_info`` returned.
+    :param taken: subnets in use on the host, except this preview's own networks.
+    :raises PlanRefused: the definition and the settings do not fit together.
+    """
+    preview = copy.deepcopy(dict(identity_))
+    names = names_of(preview)
+    warnings = preview["warnings"] + list(definition["warnings"])
+    services = _chosen(_unescaped(definition["services"]), settings["preview_profiles"])
+    if not services:
+        raise PlanRefused(
+            "{0}: every service is in a profile; name one in preview_profiles.".format(
+                definition["file"]
+            )
+        )
+    wishes = definition["x_preview"]
+    x = wishes["services"]
+    web = wishes.get("web")
+    exposed = {
+        name: port
+        for name in services
+        for port in [_exposed_port(name, services[name], x.get(name, {}), web)]
+        if port
+    }
+    prebuilt = settings["preview_images"]
+    for name in prebuilt:
+        if name not in services:
+            raise PlanRefused(
+                "preview_images names {0!r}; the services are: {1}.".format(
+                    name, ", ".join(sorted(services))
+                )
+            )
+    apps = {
+        name
+        for name, service in services.items()
+        if service.get("build")
+        or name in exposed
+        or name in prebuilt
+        or any(_hooks(x.get(name, {})).values())
+    }
+    completes = {
+        needed
+        for service in services.values()
+        for needed, how in (service.get("depends_on") or {}).items()
+        if how.get("condition") == "service_completed_successfully"
+    }
+    builders: Dict[str, str] = {}
+    planned = []
+    for name in sorted(services):
+        service, wish = services[name], x.get(name, {})
+        build = service.get("build") if name not in prebuilt else None
+        image = service.get("image", "")
+        built_from = ""
+        if name in prebuilt:
+            image, built_from = _names.image(names, name, preview["commit"]), name
+        elif build:
+            first = builders.setdefault(json.dumps(build, sort_keys=True), name)
+            image, built_from = _names.image(names, first, preview["commit"]), first
+        port = exposed.get(name)
+        exactly_one = bool(wish.get("exactly_one"))
+        replicas = service.get("scale") or (service.get("deploy") or {}).get("replicas") or 1
+        planned.append(
+            {
+                "name": name,
+                "image": image,
+                "source": "prebuilt" if name in prebuilt else "build" if build else "pull",
+                "prebuilt": prebuilt.get(name, "").replace("{commit}", preview["commit"]),
+                "build": build and dict(build, digest=definition["digests"].get(name, "")),
+                "built_from": built_from,
+                "data": _is_data(name, services, apps),
+                "completes": name in completes,
+                "replicas": 1 if exactly_one else int(replicas),
+                "exactly_one": exactly_one,
+                "resources": _resources(name, service, wish.get("size"), settings, warnings),
+                "environment_names": sorted(service.get("environment") or {}),
+                "expose": port
+                and {
+                    "port": port,
+                    "host": names.host if name == web else _names.service_host(names, name),
+                    "url": names.url if name == web else _names.service_url(names, name),
+                    "alias": _names.edge_alias(names, name),
+                },
+                "health": wish.get("health"),
+                **_hooks(wish),
+            }
+        )
+    preview["web"] = web
+    preview["services"] = planned
+    preview["hooks"] = [hook for hook in _hooks({}) if any(service[hook] for service in planned)]
+    preview["volumes"] = sorted(
+        "{0}_{1}".format(names.project, v) for v in definition.get("volumes") or {}
+    )
+    preview["data_volumes"] = sorted(
+        {
+            "{0}_{1}".format(names.project, volume["source"])
+            for service in planned
+            if service["data"]
+            for volume in services[service["name"]].get("volumes") or []
+            if volume["type"] == "volume" and volume.get("source")
+        }
+    )
+    preview["warnings"] = warnings
+    preview["subnets"] = _subnets(preview, settings, taken)
+    preview["wanted"] = _summary(preview)
+    secrets = secret_values(preview, settings)
+    _refuse_secrets_in_hooks(planned, secrets)
+    project = _project.render(preview, services, settings, definition)
+    return Completed(redact(preview, secrets), project)
+
+
+def _exposed_port(
+    name: str, service: Mapping[str, Any], wish: Mapping[str, Any], web: Optional[str]
+) -> Optional[int]:
+    """The port the gateway leads to: as ``x-preview`` says, else the first of its ports."""
+    wished = wish.get("expose")
+    if wished is False:
+        return None
+    if wished:
+        return int(wished["port"] if isinstance(wished, Mapping) else wished)
+    ports = [p["target"] for p in service.get("ports") or []]
+    if ports:
+        return int(ports[0])
+    if name == web:
+        inner = [int(str(p).split("/")[0]) for p in service.get("expose") or []]
+        return inner[0] if inner else 8000
+    return None
+
+
+def _subnets(
+    preview: Mapping[str, Any], settings: Mapping[str, Any], taken: Sequence[str]
+) -> Dict[str, str]:
+    """The subnet of each of the two networks; one that exists keeps its own."""
+    wanted = ["default", "edge"]
+    mine = {n["name"]: n["subnets"] for n in preview["observed"]["networks"]}
+    kept = {
+        key: mine[preview["name"] + "_" + key][0]
+        for key in wanted
+        if mine.get(preview["name"] + "_" + key)
+    }
+    missing = [key for key in wanted if key not in kept]
+    fresh = (
+        allocate(
+            settings["preview_docker_subnets"],
+            list(taken) + list(kept.values()),
+            preview["name"],
+            len(missing),
+        )
+        if missing
+        else []
+    )
+    return dict(kept, **dict(zip(missing, fresh)))
+
+
+def _refuse_secrets_in_hooks(planned: Iterable[Mapping[str, Any]], secrets: Sequence[str]) -> None:
+    for service in planned:
+        for hook in ("migrate", "seed", "after_deploy", "before_down"):
+            words = (service[hook] or {}).get("command", [])
+            if any(secret in word for secret in secrets for word in words):
+                raise PlanRefused(
+                    "services.{0}.x-preview.{1}.command holds the value of a secret, which would "
+                    "stand in the process list. Give it to the service by its environment.".format(
+                        service["name"], hook
+                    )
+                )
+
+
+def _summary(preview: Mapping[str, Any]) -> Dict[str, Any]:
+    """What a person would call the preview: kept in its state, compared by ``--diff``."""
+    return {
+        "commit": preview["commit"],
+        "url": preview["url"],
+        "volumes": preview["volumes"],
+        "services": {
+            service["name"]: {
+                "image": service["image"],
+                "replicas": service["replicas"],
+                "url": service["expose"]["url"] if service["expose"] else None,
+                "resources": service["resources"],
+                "environment": service["environment_names"],
+                "hooks": {
+                    hook: service[hook]
+                    for hook in ("migrate", "seed", "after_deploy", "before_down")
+                    if service[hook]
+                },
+            }
+            for service in preview["services"]
+        },
+    }

@@ -1,0 +1,210 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Compose project of a preview, written from planned fields: nothing of the author's file is
+copied but values at places this module names, and every platform label is written by us."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping
+
+LABEL = "ephemera.preview/"
+
+# Values of the author's service that mean the same in ours. All passed the screen.
+_KEPT = (
+    "cap_drop",
+    "command",
+    "entrypoint",
+    "init",
+    "read_only",
+    "shm_size",
+    "stdin_open",
+    "stop_grace_period",
+    "stop_signal",
+    "tmpfs",
+    "tty",
+    "ulimits",
+    "user",
+    "working_dir",
+)
+
+# Probes for images that everybody uses and that bring none: the TCP port, since PostgreSQL's and
+# MySQL's first start answer on a socket before they accept connections.
+_PROBES = {
+    "postgres": ["CMD-SHELL", 'pg_isready -q -h 127.0.0.1 -U "$${POSTGRES_USER:-postgres}"'],
+    "postgis": ["CMD-SHELL", 'pg_isready -q -h 127.0.0.1 -U "$${POSTGRES_USER:-postgres}"'],
+    "redis": ["CMD", "redis-cli", "ping"],
+    "valkey": ["CMD", "valkey-cli", "ping"],
+    "mysql": ["CMD-SHELL", "mysqladmin ping -h 127.0.0.1 --silent"],
+    "mariadb": ["CMD-SHELL", "mariadb-admin ping -h 127.0.0.1 --silent"],
+    "mongo": ["CMD", "mongosh", "--quiet", "--eval", "db.adminCommand('ping').ok"],
+    "rabbitmq": ["CMD", "rabbitmq-diagnostics", "-q", "check_port_connectivity"],
+}
+
+
+def escape(value: Any) -> Any:
+    """The same structure with every ``$`` doubled, so that Compose reads it as itself."""
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, Mapping):
+        return {k: escape(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [escape(v) for v in value]
+    return value
+
+
+def _healthcheck(planned: Mapping[str, Any], service: Mapping[str, Any]) -> Dict[str, Any]:
+    """The service's own check, asked twice a second while it starts."""
+    own = service.get("healthcheck")
+    if own and (own.get("disable") or own.get("test") == ["NONE"]):
+        return {"disable": True}
+    if own:
+        return dict({"start_period": "60s", "start_interval": "500ms"}, **escape(own))
+    if not planned["data"]:
+        return {}
+    image = service.get("image", "").rsplit("/", 1)[-1].split(":")[0].split("@")[0]
+    if image not in _PROBES:
+        return {}
+    return {
+        "test": _PROBES[image],
+        "interval": "10s",
+        "timeout": "5s",
+        "retries": 5,
+        "start_period": "60s",
+        "start_interval": "500ms",
+    }
+
+
+def _mounts(preview: Mapping[str, Any], service: Mapping[str, Any]) -> List[Dict[str, Any]]:
+    mounts = []
+    for volume in service.get("volumes") or []:
+        mount = {"type": volume["type"], "target": volume["target"]}
+        if volume.get("read_only"):
+            mount["read_only"] = True
+        if volume["type"] == "bind":
+            inside = volume["source"]
+            while inside.startswith("./"):
+                inside = inside[2:]
+            mount["source"] = "{0}/source/{1}".format(preview["dir"], inside)
+            mount["read_only"] = True
+            mount["bind"] = {"create_host_path": False}
+        elif volume["type"] == "volume" and volume.get("source"):
+            mount["source"] = volume["source"]
+        elif volume["type"] == "tmpfs" and (volume.get("tmpfs") or {}).get("size"):
+            mount["tmpfs"] = {"size": volume["tmpfs"]["size"]}
+        mounts.append(escape(mount))
+    return mounts
+
+
+def observability(
+    preview: Mapping[str, Any], service: str, settings: Mapping[str, Any]
+) -> Dict[str, str]:
+    """Variables that tie what a service reports to its preview and commit, where set."""
+    variables = {}
+    if settings.get("preview_sentry_dsn"):
+        variables["SENTRY_DSN"] = settings["preview_sentry_dsn"]
+        variables["SENTRY_ENVIRONMENT"] = preview["name"]
+        variables["SENTRY_RELEASE"] = preview["commit"]
+    if settings.get("preview_otel_endpoint"):
+        variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = settings["preview_otel_endpoint"]
+        variables["OTEL_SERVICE_NAME"] = "{0}-{1}".format(preview["name"], service)
+        variables["OTEL_RESOURCE_ATTRIBUTES"] = (
+            "service.version={0},deployment.environment.name={1}".format(
+                preview["commit"], preview["name"]
+            )
+        )
+    return variables
+
+
+def _service(
+    preview: Mapping[str, Any],
+    planned: Mapping[str, Any],
+    service: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> Dict[str, Any]:
+    own = {k: v for k, v in (service.get("environment") or {}).items() if v is not None}
+    if not planned["data"]:
+        own = dict(observability(preview, planned["name"], settings), **own)
+    networks: Dict[str, Any] = {"default": None}
+    if planned["expose"]:
+        networks["edge"] = {"aliases": [planned["expose"]["alias"]]}
+    limits = planned["resources"]
+    rendered = {
+        "image": planned["image"],
+        "pull_policy": "missing" if planned["source"] == "pull" else "never",
+        "environment": escape(own),
+        "labels": dict(preview["labels"], **{LABEL + "service": planned["name"]}),
+        "networks": networks,
+        "security_opt": ["no-new-privileges:true"],
+        "logging": {
+            "driver": settings["preview_log_driver"],
+            "options": escape(settings["preview_log_options"]),
+        },
+        "restart": "no" if planned["completes"] else "unless-stopped",
+        "deploy": {
+            "replicas": planned["replicas"],
+            "resources": {
+                "limits": {
+                    "cpus": str(limits["cpus"]),
+                    "memory": str(limits["memory"]),
+                    "pids": limits["pids"],
+                }
+            },
+        },
+        "volumes": _mounts(preview, service),
+        "healthcheck": _healthcheck(planned, service),
+        "depends_on": {
+            needed: {"condition": how["condition"], "required": how.get("required", True)}
+            for needed, how in (service.get("depends_on") or {}).items()
+            if any(p["name"] == needed for p in preview["services"])
+        },
+    }
+    rendered.update({k: escape(service[k]) for k in _KEPT if service.get(k) is not None})
+    return {k: v for k, v in rendered.items() if v not in ({}, [], None)}
+
+
+def _network(preview: Mapping[str, Any], key: str, internal: bool) -> Dict[str, Any]:
+    return {
+        "name": "{0}_{1}".format(preview["name"], key),
+        "driver": "bridge",
+        "internal": internal,
+        "enable_ipv6": False,
+        "labels": preview["labels"],
+        "ipam": {"config": [{"subnet": preview["subnets"][key]}]},
+    }
+
+
+def render(
+    preview: Mapping[str, Any],
+    services: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    definition: Mapping[str, Any],
+) -> Dict[str, Any]:
+    """The project as Compose reads it. It may hold secrets: write it where only we can read.
+
+    :param services: the chosen services in Compose's normal form, ``$$`` undone.
+    """
+    used = {
+        volume["source"]
+        for service in services.values()
+        for volume in service.get("volumes") or []
+        if volume["type"] == "volume" and volume.get("source")
+    }
+    return {
+        "name": preview["name"],
+        "services": {
+            planned["name"]: _service(preview, planned, services[planned["name"]], settings)
+            for planned in preview["services"]
+        },
+        "networks": {
+            "default": _network(preview, "default", internal=False),
+            "edge": _network(preview, "edge", internal=True),
+        },
+        "volumes": {
+            volume: {
+                "name": "{0}_{1}".format(preview["name"], volume),
+                "labels": preview["labels"],
+            }
+            for volume in sorted(used)
+        },
+    }

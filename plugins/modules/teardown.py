@@ -1,0 +1,196 @@
+#!/usr/bin/python
+
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: teardown
+short_description: Remove one preview from a Docker host and prove that nothing is left
+version_added: "0.1.0"
+description:
+  - Removes the containers, networks, volumes, images, route and state folder of one preview,
+    which it knows by the preview's name and owner alone.
+  - Every step runs even when another one fails. Afterwards the engine is asked again; anything
+    left is a failure that names it.
+  - What has a preview's name but not its labels, or another owner, is left alone and reported.
+options:
+  name:
+    description: Name of the preview, such as V(shop-pr-42).
+    type: str
+    required: true
+  owner:
+    description: Owner of the preview, as the label C(ephemera.preview/owner) holds it.
+    type: str
+    required: true
+  state_dir:
+    description: Folder of the previews' state on this host.
+    type: path
+    required: true
+  timeout:
+    description:
+      - Seconds during which what appears late (a container that an ended run was still
+        creating) is removed again.
+    type: int
+    default: 20
+attributes:
+  check_mode:
+    description: Reports what would be removed.
+    support: full
+  diff_mode:
+    description: Shows what is removed.
+    support: full
+author:
+  - ephemera.preview contributors (@ephemera-preview)
+"""
+
+EXAMPLES = r"""
+- name: Remove the preview of pull request 42
+  ephemera.preview.teardown:
+    name: shop-pr-42
+    owner: 0123456789abcdef
+    state_dir: /var/lib/ephemera-preview
+"""
+
+RETURN = r"""
+removed:
+  description: What was removed, or would be in check mode, one line each.
+  returned: always
+  type: list
+  elements: str
+left:
+  description: What is still there, one line each.
+  returned: always
+  type: list
+  elements: str
+foreign:
+  description: What stands under the preview's name and was left alone.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import os
+import shutil
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ephemera.preview.plugins.module_utils import _docker
+
+
+def mine(seen, owner):
+    """The same observation without what belongs to another owner, and that apart."""
+    kept = dict(seen)
+    foreign = ["{0} {1}".format(item["kind"], item["name"]) for item in seen["foreign"]]
+    for kind in ("containers", "networks", "volumes"):
+        ours = [i for i in seen[kind] if i["labels"].get("ephemera.preview/owner") == owner]
+        foreign += ["{0} {1}".format(kind[:-1], i["name"]) for i in seen[kind] if i not in ours]
+        kept[kind] = ours
+    if seen["state"].get("owner", owner) != owner:
+        foreign.append("state folder previews/{0}".format(seen["name"]))
+        kept.update(folder=False, route="", images=[])
+    return kept, foreign
+
+
+class Teardown:
+    """The steps, in the order in which things let go of each other."""
+
+    def __init__(self, module):
+        self.module = module
+        self.name = module.params["name"]
+        self.state_dir = module.params["state_dir"]
+        self.errors = []
+
+    def run(self, argv):
+        rc, out, err = self.module.run_command(list(argv))
+        return _docker.Ran(rc, out, err)
+
+    def observe(self):
+        seen = _docker.observe(self.run, self.state_dir, self.name)
+        kept, foreign = mine(seen["previews"][self.name], self.module.params["owner"])
+        return kept, foreign, seen["gateway"]
+
+    def step(self, argv, items):
+        """One engine call for all items; what fails is told in the end with the rest."""
+        if not items:
+            return
+        ran = self.run(argv + items)
+        lines = [line for line in ran.err.splitlines() if "No such" not in line]
+        if ran.rc != 0 and lines:
+            self.errors.append("{0}: {1}".format(" ".join(argv), "; ".join(lines)))
+
+    def unlink(self, path):
+        try:
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            elif os.path.lexists(path):
+                os.unlink(path)
+        except OSError as error:
+            self.errors.append("remove {0}: {1}".format(path, error))
+
+    def remove(self, seen, gateway):
+        if seen["route"]:
+            self.unlink("{0}/gateway/routes/{1}.yaml".format(self.state_dir, self.name))
+        self.step(
+            ["docker", "container", "rm", "--force", "--volumes"],
+            [c["id"] for c in seen["containers"]],
+        )
+        networks = [n["name"] for n in seen["networks"]]
+        for network in networks:
+            if gateway and network in gateway["networks"]:
+                self.step(
+                    ["docker", "network", "disconnect", "--force", network], [_docker.GATEWAY]
+                )
+        self.step(["docker", "network", "rm"], networks)
+        self.step(["docker", "volume", "rm", "--force"], [v["name"] for v in seen["volumes"]])
+        self.step(["docker", "image", "rm", "--force"], [i["ref"] for i in seen["images"]])
+        if seen["folder"]:
+            self.unlink("{0}/previews/{1}".format(self.state_dir, self.name))
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "owner": {"type": "str", "required": True},
+            "state_dir": {"type": "path", "required": True},
+            "timeout": {"type": "int", "default": 20},
+        },
+        supports_check_mode=True,
+    )
+    work = Teardown(module)
+    try:
+        seen, foreign, gateway = work.observe()
+        removed = _docker.leftovers(seen)
+        left = removed
+        deadline = time.monotonic() + module.params["timeout"]
+        while left and not module.check_mode:
+            work.errors = []
+            work.remove(seen, gateway)
+            seen, foreign, gateway = work.observe()
+            left = _docker.leftovers(seen)
+            if time.monotonic() > deadline:
+                break
+    except _docker.EngineError as error:
+        module.fail_json(msg=str(error))
+    result = {
+        "changed": bool(removed),
+        "removed": removed,
+        "left": left,
+        "foreign": foreign,
+        "diff": {"before": "".join(line + "\n" for line in removed), "after": ""},
+    }
+    if left and not module.check_mode:
+        module.fail_json(
+            msg="{0} is not gone, this is left: {1}. {2}".format(
+                work.name, ", ".join(left), " ".join(work.errors)
+            ).strip(),
+            **result,
+        )
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

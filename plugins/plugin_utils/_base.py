@@ -1,0 +1,62 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What our action plugins share: settings out of the play's variables, commands on the host."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any, Iterable, Sequence
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.ephemera.preview.plugins.module_utils import _settings
+from ansible_collections.ephemera.preview.plugins.module_utils._docker import Ran
+
+# Ours, but made by the playbooks, not set by anybody.
+NOT_SETTINGS = frozenset({"preview_apps", "preview_progress", "preview_build"})
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print what a person asked for as it is: a result would show it as escaped JSON."""
+    for line in lines:
+        Display().display(line)
+
+
+class PreviewAction(ActionBase):
+    """An action plugin of this collection. ``arguments`` names what its task may say."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_diff = True
+    arguments: dict[str, dict[str, Any]] = {}
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> Any:
+        result = super().run(tmp, task_vars)
+        _, arguments = self.validate_argument_spec(argument_spec=self.arguments)
+        result.update(self.act(arguments, task_vars or {}))
+        return result
+
+    def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Do the work and return the task's result."""
+        raise NotImplementedError
+
+    def settings(self, task_vars: dict[str, Any], required: Iterable[str] = ()) -> dict[str, Any]:
+        """Every ``preview_*`` variable of the play, checked and completed by the schema."""
+        given = {
+            name: self._templar.template(value)
+            for name, value in task_vars.items()
+            if name.startswith("preview_") and name not in NOT_SETTINGS
+        }
+        try:
+            return dict(_settings.resolve(given, required))
+        except _settings.SettingsRefused as refused:
+            raise AnsibleActionFail(str(refused)) from None
+
+    def on_host(self, argv: Sequence[str], stdin: str | None = None) -> Ran:
+        """Run an argument list where the task's connection leads, without a module's cost."""
+        ran = self._low_level_execute_command(
+            shlex.join(argv), in_data=stdin.encode() if stdin is not None else None
+        )
+        return Ran(ran["rc"], ran["stdout"], ran["stderr"])
