@@ -169,7 +169,8 @@ def record(fields: Mapping[str, Kind], optional: Iterable[str] = ()) -> Kind:
     needed = [name for name in fields if name not in set(optional)]
 
     def read(value: Any) -> Dict[str, Any]:
-        given = _mapping(value)
+        # YAML 1.1 reads a bare no as false.
+        given = {"no" if key is False else key: item for key, item in _mapping(value).items()}
         for key in given:
             if key not in fields:
                 raise Wrong(key, f"it may hold {allowed}")
@@ -252,15 +253,17 @@ def address() -> Kind:
 
 def named(option: str, rule: str) -> Kind:
     """A value that goes into names, judged by what makes them."""
+    plain = text(rule=rule)
 
-    def read(value: Any) -> Any:
+    def read(value: Any) -> str:
+        found = str(plain.read(value))
         options: Dict[str, Any] = {"domain": "example.org"} if option == "host_format" else {}
-        options[option] = value
+        options[option] = found
         try:
             _names.names("app", 1, **options)
         except _names.NameRefused as refused:
             raise Wrong(value, refused.rule) from None
-        return value.lower() if option == "domain" else value
+        return found.lower() if option == "domain" else found
 
     return Kind("str", rule, read)
 

@@ -167,7 +167,7 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             text(r"[\x21-\x7e]+", "a token without spaces"),
             "",
             "The token to read a private repository over https.",
-            "{{ vault_github_token }}",
+            "'{{ vault_github_token }}'",
             secret=True,
         ),
         Setting(
@@ -189,7 +189,7 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             lines("lines as known_hosts has them"),
             "",
             "The host keys the forge may show, in lines as known_hosts has them.",
-            "{{ lookup('ansible.builtin.file', 'known_hosts') }}",
+            '\'{{ lookup("ansible.builtin.file", "known_hosts") }}\'',
         ),
         Setting(
             "preview_source_timeout",
@@ -256,7 +256,7 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             key_of_secrets(),
             "",
             "What every password of a preview is derived from. Keep it in a vault.",
-            "{{ vault_preview_secret_key }}",
+            "'{{ vault_preview_secret_key }}'",
             secret=True,
         ),
         Setting(
@@ -401,7 +401,7 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
                 "large": {"cpus": 2.0, "memory": "1G", "pids": 1024},
             },
             "The sizes a service may ask for. None may have more than the largest.",
-            "{small: {cpus: 0.2, memory: 128M, pids: 99}, medium: {cpus: 1, memory: 1G, pids: 512}}",
+            "{medium: {cpus: 1, memory: 1G, pids: 512}, huge: {cpus: 8, memory: 8G, pids: 4096}}",
         ),
         Setting(
             "preview_size",
@@ -596,7 +596,7 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             path(),
             "",
             "A folder on the controller in which result.json and result.md are written.",
-            "{{ playbook_dir }}/result",
+            "'{{ playbook_dir }}/result'",
         ),
         Setting(
             "preview_step_outputs",
@@ -611,6 +611,44 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             True,
             "Whether tasks that may hold a secret hide what they do. With false, one sees more.",
             "false",
+        ),
+    ),
+    "Looking inside": (
+        Setting(
+            "preview_output",
+            choice("table", "json"),
+            "table",
+            "How the playbook `list` prints previews.",
+            "json",
+        ),
+        Setting(
+            "preview_service",
+            text(_WORD, "a service's name"),
+            "",
+            "The service that the playbooks `logs` and `run` are about; all of them, or the web "
+            "service, where it is not set.",
+            "worker",
+        ),
+        Setting(
+            "preview_command",
+            list_of(text(rule="a word of a command")),
+            [],
+            "What the playbook `run` runs, word by word: no shell takes it apart.",
+            "[python, --version]",
+        ),
+        Setting(
+            "preview_tail",
+            whole(0, 100000),
+            100,
+            "How many of the last lines the playbook `logs` shows of each container.",
+            "500",
+        ),
+        Setting(
+            "preview_since",
+            text(r"[0-9]+[smh]", "a time such as 10m"),
+            "",
+            "How far back the playbook `logs` looks.",
+            "10m",
         ),
     ),
 }

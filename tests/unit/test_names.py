@@ -241,6 +241,14 @@ def test_hosts_of_services(services: list, app: str, number: int, ip: str | None
         assert first.split("--")[1:] == [of.host_label]
 
 
+def test_a_cut_service_is_not_taken_for_one_of_that_name() -> None:
+    of = _names.names("x" * 300, _names.NUMBER_MAX)
+    cut = _names.service_host(of, "payments-and-invoices").split("--")[0]
+    assert cut != "payments-and-invoices"
+    assert _names.service_host(of, cut).split("--")[0] != cut
+    assert not _names.service_host(of, "xn").startswith("xn--")
+
+
 def test_sslip_reads_no_address_out_of_our_part_of_the_host() -> None:
     """Its leftmost address wins: verify would be led to the cloud's metadata."""
     of = _names.names("cafe", 1, ip="10.0.0.5")
