@@ -9,12 +9,13 @@ import re
 from typing import Any, Dict, List, Mapping
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
-_CI_COMMAND = re.compile(r"^(\s*)(::|##\[|##vso\[)", re.MULTILINE)
+# Runners read a command at the start of a line, white space apart.
+_CI_COMMAND = re.compile(r"^(\s*)([:#])(?=:|#\[|#vso\[)", re.MULTILINE)
 
 
 def harmless(text: str) -> str:
     """Log text of a preview without control characters, and with nothing CI takes as a command."""
-    return _CI_COMMAND.sub(r"\1 \2", _CONTROL.sub("", text.replace("\r\n", "\n")))
+    return _CI_COMMAND.sub(r"\1\2 ", _CONTROL.sub("", text.replace("\r\n", "\n")))
 
 
 def report(

@@ -143,7 +143,8 @@ def _json(text: str) -> Optional[Dict[str, Any]]:
     return value if isinstance(value, dict) else None
 
 
-def _empty(name: str) -> Dict[str, Any]:
+def empty(name: str) -> Dict[str, Any]:
+    """The observer's shape of a preview of which nothing exists."""
     return {
         "name": name,
         "containers": [],
@@ -173,7 +174,7 @@ def parse(output: str, name: str = "") -> Dict[str, Any]:
         networks], "now": seconds}``. What has a preview's name but not its labels stands in
         that preview's ``foreign`` and belongs to somebody else.
     """
-    previews = {name: _empty(name)} if name else {}
+    previews = {name: empty(name)} if name else {}
     gateway = None
     subnets: List[str] = []
     now = 0
@@ -192,14 +193,14 @@ def parse(output: str, name: str = "") -> Dict[str, Any]:
         elif kind == "image":
             raw = json.loads(rest)
             owner = raw["Repository"].split("/")[1]
-            preview = previews.setdefault(owner, _empty(owner))
+            preview = previews.setdefault(owner, empty(owner))
             ref = "{0}:{1}".format(raw["Repository"], raw["Tag"])
             preview["images"].append({"ref": ref, "id": raw["ID"]})
         elif kind == "now":
             now = int(rest)
         elif kind in ("folder", "state", "lease", "route"):
             key, _, value = rest.partition("\t")
-            preview = previews.setdefault(key, _empty(key))
+            preview = previews.setdefault(key, empty(key))
             if kind == "folder":
                 preview["folder"] = True
             elif kind == "state":
@@ -215,7 +216,7 @@ def parse(output: str, name: str = "") -> Dict[str, Any]:
         ):
             owner = ""
         if owner and (not name or owner == name):
-            previews.setdefault(owner, _empty(owner))[kind].append(item)
+            previews.setdefault(owner, empty(owner))[kind].append(item)
         elif name and _takes_name(kind, item, name):
             previews[name]["foreign"].append(dict(item, kind=kind[:-1]))
     return {"previews": previews, "gateway": gateway, "subnets": subnets, "now": now}
