@@ -8,6 +8,7 @@ TESTBED := tests/testbed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
 export PYTHONDONTWRITEBYTECODE := 1
+export RUFF_CACHE_DIR := $(CURDIR)/.ruff_cache
 
 .PHONY: help
 help: ## List the targets
@@ -24,7 +25,7 @@ demo-down: venv ## Remove what `make demo` made
 
 # --- tests -----------------------------------------------------------------------------
 
-.PHONY: test checks lint unit molecule integration bench
+.PHONY: test checks lint package unit molecule integration bench
 test: venv ## Everything that CI runs; an engine started for it is stopped (KEEP_ENGINE=1: kept)
 	@$(TESTBED)/engine run $(TESTBED)/leftovers $(MAKE) --no-print-directory checks
 
@@ -37,6 +38,12 @@ lint: venv ## Style, types, and what Galaxy and ansible-test ask of a collection
 	yamllint --strict .
 	ansible-lint --strict
 	$(TESTBED)/sanity
+	$(MAKE) --no-print-directory package
+
+package: venv ## Build the collection into tests/output, and let Galaxy's importer judge it
+	rm -rf tests/output/package
+	ansible-galaxy collection build --output-path tests/output/package
+	cd tests/output/package && python -m galaxy_importer.main *.tar.gz
 
 unit: venv .venv-2.19/stamp ## Tests of pure code, on the newest and the oldest ansible-core (ARGS="-k …")
 	pytest tests/unit -q $(ARGS)
