@@ -1,0 +1,391 @@
+"""The plan: from settings and a definition in Compose's normal form to `preview` and a project."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+
+import pytest
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _docker,
+    _plan,
+    _project,
+    _settings,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def settings(**given_):
+    base = {
+        "preview_number": 42,
+        "preview_commit": COMMIT,
+        "preview_repository": "https://forge.example.com/acme/shop.git",
+        "preview_domain": "preview.example.com",
+    }
+    return _settings.resolve(dict(base, **given_))
+
+
+def identity(**given_):
+    of = settings(**given_)
+    preview = _plan.identity("shop", of, run="r", builder="shop")
+    preview["observed"] = _docker.empty(preview["name"])
+    preview["gateway"] = None
+    preview["fingerprint"] = _plan.fingerprint(preview, of)
+    return preview
+
+
+def definition(**services):
+    x = {name: service.pop("x-preview", {}) for name, service in services.items()}
+    return {
+        "file": "compose.yaml",
+        "services": services,
+        "volumes": {"data": {}},
+        "x_preview": {"web": "web", "services": x},
+        "warnings": [],
+        "digests": dict.fromkeys(services, "d" * 64),
+    }
+
+
+def shop(**changes):
+    build = {"context": ".", "dockerfile": "Dockerfile"}
+    services = {
+        "web": {
+            "build": build,
+            "ports": [{"target": 8000}],
+            "environment": {"COST": "5$$", "EMPTY": None},
+            "depends_on": {"db": {"condition": "service_healthy", "required": True}},
+            "x-preview": {"migrate": {"command": ["alembic", "upgrade", "head"], "timeout": 60}},
+        },
+        "worker": {"build": build},
+        "db": {
+            "image": "postgres:17",
+            "volumes": [{"type": "volume", "source": "data", "target": "/var/lib/postgresql/data"}],
+        },
+    }
+    services.update(changes)
+    return definition(**services)
+
+
+def complete(of=None, taken=(), **given_):
+    return _plan.complete(identity(**given_), of or shop(), settings(**given_), taken)
+
+
+def by_name(preview):
+    return {service["name"]: service for service in preview["services"]}
+
+
+# What is planned
+
+
+def test_services_that_share_a_build_share_an_image():
+    services = by_name(complete().preview)
+    assert services["web"]["image"] == f"ephemera-preview/shop-pr-42/web:{COMMIT[:12]}"
+    assert services["worker"]["image"] == services["web"]["image"]
+    assert services["db"]["image"] == "postgres:17"
+
+
+def test_image_only_services_that_nobody_talks_to_are_data():
+    assert [s["name"] for s in complete().preview["services"] if s["data"]] == ["db"]
+
+
+def test_a_proxy_in_front_of_the_app_is_no_data_service():
+    of = shop(proxy={"image": "nginx", "depends_on": {"web": {"condition": "service_started"}}})
+    assert not by_name(complete(of).preview)["proxy"]["data"]
+
+
+def test_only_what_is_exposed_joins_the_edge_network_under_our_alias():
+    project = complete().project
+    assert project["services"]["web"]["networks"]["edge"] == {
+        "aliases": ["web.shop-pr-42.preview.internal"]
+    }
+    assert "edge" not in project["services"]["db"]["networks"]
+    assert project["networks"]["edge"]["internal"] is True
+
+
+def test_every_object_carries_our_labels_written_out():
+    project = complete().project
+    labels = identity()["labels"]
+    for kind in ("networks", "volumes"):
+        assert project[kind]
+        assert all(thing["labels"] == labels for thing in project[kind].values())
+    for name, service in project["services"].items():
+        assert service["labels"] == dict(labels, **{"ephemera.preview/service": name})
+
+
+def test_a_container_is_limited_and_publishes_nothing():
+    for service in complete().project["services"].values():
+        limits = service["deploy"]["resources"]["limits"]
+        assert set(limits) == {"cpus", "memory", "pids"}
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["logging"]["options"]["max-size"]
+        assert not {"ports", "privileged", "network_mode", "container_name"} & set(service)
+
+
+def test_a_service_may_ask_for_less_than_the_largest_size_but_not_for_more():
+    def memory(asked):
+        limits = {"resources": {"limits": {"memory": asked}}}
+        of = shop()
+        of["services"]["web"]["deploy"] = limits
+        done = complete(of)
+        return by_name(done.preview)["web"]["resources"]["memory"], done.preview["warnings"]
+
+    assert memory("100M") == (100 << 20, [])
+    top = max(_plan.to_bytes(s["memory"]) for s in settings()["preview_sizes"].values())
+    capped, warnings = memory("64g")
+    assert capped == top
+    assert "services.web: memory" in warnings[0]
+
+
+def test_dollars_mean_themselves_all_the_way():
+    environment = complete().project["services"]["web"]["environment"]
+    assert environment == {"COST": "5$$"}, "Compose reads $$ as one $"
+
+
+def test_a_known_database_without_a_check_gets_one_that_waits_for_tcp():
+    check = complete().project["services"]["db"]["healthcheck"]
+    assert "127.0.0.1" in " ".join(check["test"])
+
+
+def test_exactly_one_means_one():
+    of = shop(worker={"image": "x", "scale": 3, "x-preview": {"exactly_one": True}})
+    assert by_name(complete(of).preview)["worker"]["replicas"] == 1
+
+
+def test_profiles_are_chosen_by_the_platform():
+    of = shop(debug={"image": "x", "profiles": ["debug"]})
+    assert "debug" not in by_name(complete(of).preview)
+    assert "debug" in by_name(complete(of, preview_profiles=["debug"]).preview)
+
+
+def test_a_needed_service_in_a_profile_that_is_not_chosen_is_an_error():
+    of = shop(debug={"image": "x", "profiles": ["tools"]})
+    of["services"]["web"]["depends_on"]["debug"] = {"condition": "service_started"}
+    with pytest.raises(_plan.PlanRefused, match=r"preview_profiles.*|profile that is not chosen"):
+        complete(of)
+
+
+def test_prebuilt_images_are_not_built():
+    services = by_name(
+        complete(preview_images={"web": "registry.example.com/shop:{commit}"}).preview
+    )
+    assert services["web"]["prebuilt"] == f"registry.example.com/shop:{COMMIT}"
+    assert services["web"]["build"] is None
+    with pytest.raises(_plan.PlanRefused, match="preview_images names 'api'"):
+        complete(preview_images={"api": "x:{commit}"})
+
+
+def test_a_file_from_the_checkout_is_bound_read_only_from_our_tree():
+    of = shop()
+    of["services"]["web"]["volumes"] = [
+        {"type": "bind", "source": "./conf/app.ini", "target": "/etc/app.ini"}
+    ]
+    (mount,) = complete(of).project["services"]["web"]["volumes"]
+    assert mount["source"] == "/var/lib/ephemera-preview/previews/shop-pr-42/source/conf/app.ini"
+    assert mount["read_only"] is True
+
+
+# Secrets
+
+
+SECRET = "s3cret-value-of-a-token"
+KEY = "k" * 32
+
+
+def with_secret(**x):
+    of = shop()
+    of["services"]["web"]["environment"] = {"TOKEN": SECRET}
+    of["services"]["web"]["command"] = ["serve", "--token", SECRET]
+    of["x_preview"]["services"]["web"].update(x)
+    return of
+
+
+def test_preview_holds_no_secret_and_the_project_does():
+    done = complete(with_secret(), preview_secrets={"TOKEN": SECRET}, preview_secret_key=KEY)
+    assert SECRET not in json.dumps(done.preview)
+    assert done.project["services"]["web"]["environment"]["TOKEN"] == SECRET
+
+
+def test_a_hook_may_not_carry_a_secret_in_its_arguments():
+    of = with_secret(seed={"command": ["seed", f"--token={SECRET}"], "timeout": 60})
+    with pytest.raises(_plan.PlanRefused, match=r"services\.web\.x-preview\.seed\.command") as e:
+        complete(of, preview_secrets={"TOKEN": SECRET}, preview_secret_key=KEY)
+    assert SECRET not in str(e.value)
+
+
+def test_untrusted_pull_requests_see_no_secrets():
+    given_ = {"preview_secrets": {"TOKEN": SECRET}, "preview_secret_key": KEY}
+    assert _plan.grants(identity(**given_), settings(**given_))["TOKEN"] == SECRET
+    given_["preview_trusted"] = False
+    granted = _plan.grants(identity(**given_), settings(**given_))
+    assert "TOKEN" not in granted
+
+
+def test_derived_secrets_differ_by_everything_that_identifies():
+    base = identity()
+    derived = {_plan.derive(KEY, base, "app")}
+    for change in (
+        {"forge": "x"}, {"repository": "x"}, {"app": "x"}, {"number": 43}, {"trusted": False},
+    ):  # fmt: skip
+        derived.add(_plan.derive(KEY, dict(base, **change), "app"))
+    derived.add(_plan.derive(KEY, base, "other"))
+    derived.add(_plan.derive("j" * 32, base, "app"))
+    assert len(derived) == 8
+    shifted = [dict(base, app="a", repository="bc"), dict(base, app="ab", repository="c")]
+    assert len({_plan.derive(KEY, of, "app") for of in shifted}) == 2
+
+
+def test_redaction_replaces_the_longer_secret_first():
+    text = {"a": ["abcd and abcdef"]}
+    assert _plan.redact(text, ["abcdef", "abcd"]) == {"a": ["******** and ********"]}
+
+
+# Owner
+
+
+@pytest.mark.parametrize(
+    ("address", "owner"),
+    [
+        ("https://forge.example.com/acme/shop.git", ("forge.example.com", "acme/shop")),
+        ("https://forge.example.com:8443/acme/shop", ("forge.example.com", "acme/shop")),
+        ("git@forge.example.com:acme/shop.git", ("forge.example.com", "acme/shop")),
+        ("ssh://git@forge.example.com:22/acme/shop.git", ("forge.example.com", "acme/shop")),
+        ("/srv/git/shop.git", ("", "srv/git/shop")),
+    ],
+)
+def test_the_owner_of_a_preview_is_its_repository(address, owner):
+    assert _plan.repository_identity(settings(preview_repository=address)) == owner
+
+
+def test_things_of_another_owner_and_foreign_things_are_told():
+    preview = identity()
+    alien = {"name": "shop-pr-42_data", "labels": {"ephemera.preview/owner": "f" * 16}}
+    preview["observed"]["volumes"] = [alien]
+    preview["observed"]["foreign"] = [{"kind": "container", "name": "shop-pr-42-web-1"}]
+    told = _plan.ownership(preview)
+    assert len(told) == 2
+    assert "volume shop-pr-42_data belongs to another repository" in told[0]
+    assert "container shop-pr-42-web-1" in told[1]
+
+
+# Drift
+
+
+def ready():
+    """A preview that serves exactly what is wanted."""
+    preview = dict(complete().preview)
+    seen = preview["observed"]
+    images = {s["image"]: f"sha256:{n}" for n, s in enumerate(preview["services"])}
+    seen["images"] = [{"ref": ref, "id": i} for ref, i in images.items()]
+    seen["containers"] = [
+        {
+            "service": s["name"],
+            "oneoff": False,
+            "image_id": images[s["image"]],
+            "state": "running",
+            "health": "healthy",
+            "exit_code": None,
+            "labels": {},
+        }
+        for s in preview["services"]
+    ]
+    seen["volumes"] = [{"name": "shop-pr-42_data", "created": "then", "labels": {}}]
+    seen["route"] = "abc"
+    state = _plan.deployed(preview, seen, now=100)
+    seen["state"] = dict(state, status="ready", seeded={"shop-pr-42_data": "then"})
+    preview["gateway"] = {"state": "running", "networks": ["shop-pr-42_edge"]}
+    return preview
+
+
+def test_what_is_served_as_wanted_does_not_drift():
+    assert _plan.drift(ready(), now=200) == ""
+
+
+def container(**change):
+    return lambda p: p["observed"]["containers"][0].update(change)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "told"),
+    [
+        (lambda p: p["observed"].update(state={}), "nothing is deployed"),
+        (lambda p: p["observed"]["state"].update(commit="f" * 40), "commit ffffffffffff"),
+        (lambda p: p.update(fingerprint="other"), "settings or grants"),
+        (lambda p: p["observed"]["state"].update(status="failed"), "failed"),
+        (lambda p: p["observed"]["containers"].pop(), "0 of 1 containers"),
+        (container(image_id="sha256:moved"), "another image"),
+        (container(state="exited"), "healthy"),
+        (container(health="unhealthy"), "unhealthy"),
+        (lambda p: p["observed"].update(route=""), "the route"),
+        (lambda p: p.update(gateway=None), "gateway does not run"),
+        (lambda p: p["gateway"].update(networks=[]), "not attached"),
+        (lambda p: p["observed"].update(volumes=[]), "volume shop-pr-42_data is gone"),
+        (lambda p: p["observed"]["volumes"][0].update(created="now"), "not the data"),
+    ],
+)
+def test_every_drift_is_seen(break_it, told):
+    preview = ready()
+    break_it(preview)
+    assert told in _plan.drift(preview, now=200)
+
+
+def test_images_grow_old_where_a_limit_is_set():
+    assert _plan.drift(ready(), now=200, max_age=50)
+    assert not _plan.drift(ready(), now=140, max_age=50)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"preview_environment": {"A": "1"}},
+        {"preview_secrets": {"A": "1"}, "preview_secret_key": KEY},
+        {"preview_secret_key": KEY},
+        {"preview_trusted": False},
+        {"preview_size": "large"},
+        {"preview_rate_limit": 5},
+    ],
+)
+def test_what_decides_what_is_deployed_changes_the_fingerprint(change):
+    assert identity(**change)["fingerprint"] != identity()["fingerprint"]
+
+
+def test_how_a_run_works_does_not_change_the_fingerprint():
+    quiet = identity(preview_verify_timeout=5, preview_result_dir="/tmp/x", preview_no_log=False)
+    assert quiet["fingerprint"] == identity()["fingerprint"]
+
+
+# Subnets
+
+
+@given(st.lists(st.integers(0, 1023), max_size=200, unique=True), st.text(max_size=20))
+def test_allocated_subnets_are_free_and_of_the_pool(taken_indexes, seed):
+    pool = ipaddress.ip_network("10.213.0.0/16")
+    taken = [str(ipaddress.ip_network((int(pool[0]) + n * 64, 26))) for n in taken_indexes]
+    got = [ipaddress.ip_network(s) for s in _plan.allocate([str(pool)], taken, seed, 2)]
+    assert len(got) == 2 and not got[0].overlaps(got[1])
+    for net in got:
+        assert net.prefixlen == 26 and net.subnet_of(pool)
+        assert str(net) not in taken
+
+
+def test_a_pool_that_is_used_up_is_an_error_that_says_what_to_do():
+    with pytest.raises(_plan.PlanRefused, match="preview_docker_subnets"):
+        _plan.allocate(["10.0.0.0/26"], ["10.0.0.0/8"], "x", 1)
+
+
+def test_networks_that_exist_keep_their_subnets():
+    preview = identity()
+    mine = [{"name": "shop-pr-42_default", "subnets": ["10.213.9.0/26"], "labels": {}}]
+    preview["observed"]["networks"] = mine
+    done = _plan.complete(preview, shop(), settings(), [])
+    assert done.project["networks"]["default"]["ipam"]["config"] == [{"subnet": "10.213.9.0/26"}]
+
+
+# Escaping
+
+
+@given(st.text())
+def test_escaping_doubles_dollars_and_nothing_else(text):
+    assert _project.escape(text).replace("$$", "$") == text
