@@ -495,6 +495,13 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
     ),
     "The gateway": (
         Setting(
+            "preview_gateway_state",
+            choice("present", "absent"),
+            "present",
+            "Whether the playbook `gateway` sets the gateway up, or removes it.",
+            "absent",
+        ),
+        Setting(
             "preview_gateway_image",
             _IMAGE,
             "traefik:v3.7",
@@ -546,6 +553,13 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "https://acme-staging-v02.api.letsencrypt.org/directory",
         ),
         Setting(
+            "preview_gateway_acme_ca",
+            path(),
+            "",
+            "The certificate of an authority that few trust, a PEM file on the controller.",
+            "/etc/ssl/acme.example.org.pem",
+        ),
+        Setting(
             "preview_gateway_acme_dns_provider",
             text(r"[a-z0-9]+", "a provider's name as Traefik has it"),
             "",
@@ -559,6 +573,13 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "What the DNS provider needs, as Traefik documents it.",
             "{HETZNER_API_KEY: '{{ vault_hetzner_key }}'}",
             secret=True,
+        ),
+        Setting(
+            "preview_gateway_acme_resolvers",
+            list_of(text(r"[0-9A-Za-z.:\[\]-]+:[0-9]+", "a name server and its port")),
+            [],
+            "Name servers that show the domain as the world sees it, where the host's do not.",
+            "['9.9.9.9:53']",
         ),
         Setting(
             "preview_gateway_trusted_proxies",
