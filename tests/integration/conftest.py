@@ -1,0 +1,225 @@
+"""Real playbooks against a real engine: one gateway a session, a repository and an app a test."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "testbed"))
+
+from repositories import Repository  # noqa: E402
+
+# The smallest app with all that a preview has: a build, a port, a data service with a volume,
+# a migration and a seed that leave a trace in it.
+TINY: dict[str, str | bytes | None] = {
+    "Dockerfile": (
+        "FROM busybox:1.37\n"
+        "COPY www /www\n"
+        'CMD ["httpd", "-f", "-p", "8080", "-h", "/www"]\n'
+    ),
+    "www/health": "ok\n",
+    "www/index.html": "hello from main\n",
+    "compose.yaml": """\
+services:
+  web:
+    build: .
+    ports: ["8080:8080"]
+    environment:
+      GREETING: "${PREVIEW_NAME:-laptop}"
+    volumes: ["data:/data"]
+    depends_on:
+      cache: {condition: service_started}
+    x-preview:
+      health: /health
+      migrate: [sh, -c, "echo migrated >> /data/log"]
+      seed: [sh, -c, "echo seeded >> /data/log"]
+  cache:
+    image: redis:8
+    volumes: ["cache:/data"]
+volumes:
+  data: {}
+  cache: {}
+""",
+}
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    """What a docker command printed."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"docker {' '.join(arguments)}: {done.stderr}")
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Played:
+    """One run of a playbook."""
+
+    rc: int
+    out: str
+    result: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> int:
+        return sum(int(n) for n in re.findall(r"\bchanged=(\d+)", self.out))
+
+    @property
+    def tasks(self) -> int:
+        return len(re.findall(r"^TASK \[", self.out, re.MULTILINE))
+
+    def ok(self) -> Played:
+        assert self.rc == 0, self.out
+        return self
+
+    def refused(self) -> Played:
+        assert self.rc != 0, self.out
+        assert "Traceback" not in self.out, self.out
+        return self
+
+    @property
+    def sentence(self) -> str:
+        """Why it failed, as announced or as the failed task says it."""
+        if self.result.get("failure"):
+            return str(self.result["failure"]["sentence"])
+        messages = re.findall(r'"msg": "((?:[^"\\]|\\.)*)"', self.out)
+        return str(json.loads(f'"{messages[-1]}"')) if messages else ""
+
+
+@dataclass
+class Platform:
+    """A platform engineer's side: an inventory with one app, and playbooks to run."""
+
+    folder: Path
+    state: Path
+    port: int
+    app: str = "app"
+    repository: Repository | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def command(self, name: str, arguments: list[str], settings: dict[str, Any]) -> list[str]:
+        wanted = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+            "preview_state_dir": str(self.state),
+            "preview_gateway_http_port": self.port,
+            "preview_gateway_address": "127.0.0.1",
+            "preview_isolation": False,
+            "preview_result_dir": str(self.folder / "result"),
+            "preview_verify_timeout": 30,
+        }
+        if self.repository:
+            wanted["preview_repository"] = str(self.repository.path)
+        inventory = {"preview_apps": {"hosts": {self.app: wanted | self.settings}}}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "inventory.json").write_text(json.dumps(inventory))
+        variables = self.folder / f"{uuid.uuid4().hex}.json"
+        variables.write_text(json.dumps(settings))
+        return [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            name if "/" in name else f"ephemera.preview.{name}",
+            "-i",
+            str(self.folder / "inventory.json"),
+            "-e",
+            f"@{variables}",
+            *arguments,
+        ]
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_LOCAL_TEMP": str(self.folder / "tmp"),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+
+    def play(self, name: str, *arguments: str, **settings: Any) -> Played:
+        shutil.rmtree(self.folder / "result", ignore_errors=True)
+        done = subprocess.run(
+            self.command(name, list(arguments), settings),
+            capture_output=True,
+            text=True,
+            env=self.environment(),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            timeout=600,
+        )
+        file = self.folder / "result" / "result.json"
+        result = json.loads(file.read_text()) if file.exists() else {}
+        return Played(done.returncode, done.stdout + done.stderr, result)
+
+    def up(self, number: int, commit: str, *arguments: str, **settings: Any) -> Played:
+        return self.play(
+            "up", *arguments, preview_number=number, preview_commit=commit, **settings
+        )
+
+    def down(self, number: int, *arguments: str, **settings: Any) -> Played:
+        return self.play("down", *arguments, preview_number=number, **settings)
+
+    def name(self, number: int) -> str:
+        return f"{self.app}-pr-{number}"
+
+    def get(self, number: int, path: str = "/", host: str = "") -> tuple[int, str]:
+        """What a reviewer's browser gets: status and body, through the gateway."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        host = host or f"{self.name(number)}.localhost"
+        connection.request("GET", path, headers={"Host": f"{host}:{self.port}"})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+    def exec(self, number: int, service: str, *command: str) -> str:
+        return docker("exec", f"{self.name(number)}-{service}-1", *command)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def holdings() -> set[str]:
+    """Everything the engine holds but images' layers, one line each."""
+    return set(
+        docker("ps", "--all", "--format", "container {{.Names}}").splitlines()
+        + docker("network", "ls", "--format", "network {{.Name}}").splitlines()
+        + docker("volume", "ls", "--format", "volume {{.Name}}").splitlines()
+        + docker("image", "ls", "--format", "image {{.Repository}}:{{.Tag}}").splitlines()
+    )
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A gateway on loopback, and the state folder that all tests of the session share."""
+    folder = tmp_path_factory.mktemp("platform")
+    platform = Platform(folder, folder / "state", free_port())
+    platform.play("gateway").ok()
+    yield platform
+    platform.play("gateway", gateway_state="absent").ok()
+
+
+@pytest.fixture
+def platform(gateway: Platform, tmp_path: Path) -> Iterator[Platform]:
+    """An app of its own for this test, with the tiny app on `main`; its previews go with it."""
+    repository = Repository.create(tmp_path / "app.git")
+    repository.commit("refs/heads/main", "The tiny app", files=TINY)
+    app = "t" + uuid.uuid4().hex[:6]
+    mine = Platform(tmp_path / "platform", gateway.state, gateway.port, app, repository)
+    before = holdings()
+    yield mine
+    for folder in sorted((mine.state / "previews").glob(f"{app}-pr-*")):
+        mine.down(int(folder.name.rsplit("-", 1)[1])).ok()
+    left = {line for line in holdings() - before if app in line}
+    assert not left, f"left behind by this test: {sorted(left)}"
