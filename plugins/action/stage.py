@@ -36,7 +36,8 @@ class ActionModule(PreviewAction):
         # The record of what is deployed outlives a new run until that one has deployed.
         state = dict(progress.get("state") or preview["observed"]["state"])
         state.update(_identity(preview), **arguments["state"])
-        state.update(stage=arguments["name"], updated=now)
+        state.update(status="building", stage=arguments["name"], updated=now)
+        state.setdefault("created", now)
         result = {
             "changed": False,
             "stages": stages,
@@ -47,6 +48,8 @@ class ActionModule(PreviewAction):
         if self._task.check_mode:
             return result
         result["superseded"] = self._hold(arguments, state) or result["superseded"]
+        if len(stages) == 1:
+            self._end_one_offs(preview)
         if arguments["observe"]:
             seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
             result["observed"] = seen["previews"][preview["name"]]
@@ -85,6 +88,12 @@ class ActionModule(PreviewAction):
                 )
             raise AnsibleActionFail(_lease.refusal(preview["name"], other, int(time.time())))
         return rest.removeprefix("over ").split(" ")[0] if rest else ""
+
+    def _end_one_offs(self, preview: dict[str, Any]) -> None:
+        """A killed run's migration goes on by itself; two of them must not meet."""
+        ids = [c["id"] for c in preview["observed"]["containers"] if c["oneoff"]]
+        if ids:
+            self.on_host(["docker", "container", "rm", "--force", "--volumes", *ids])
 
 
 def _identity(preview: dict[str, Any]) -> dict[str, Any]:

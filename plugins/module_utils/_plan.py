@@ -200,6 +200,7 @@ def deployed(preview: Mapping[str, Any], seen: Mapping[str, Any], now: int) -> D
         "commit": preview["commit"],
         "fingerprint": preview["fingerprint"],
         "wanted": preview["wanted"],
+        "web": preview["web"],
         "built": now,
         "route": seen["route"],
         "volumes": sorted(v["name"] for v in seen["volumes"]),

@@ -35,6 +35,11 @@ options:
         creating) is removed again.
     type: int
     default: 20
+  settle:
+    description:
+      - Seconds for which nothing may come back, where a run that was still working was ended.
+    type: int
+    default: 0
 attributes:
   check_mode:
     description: Reports what would be removed.
@@ -157,6 +162,7 @@ def main():
             "owner": {"type": "str", "required": True},
             "state_dir": {"type": "path", "required": True},
             "timeout": {"type": "int", "default": 20},
+            "settle": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
@@ -164,11 +170,16 @@ def main():
     try:
         seen, foreign, gateway = work.observe()
         removed = _docker.leftovers(seen)
-        left = removed
+        left = list(removed)
         deadline = time.monotonic() + module.params["timeout"]
-        while left and not module.check_mode:
-            work.errors = []
-            work.remove(seen, gateway)
+        quiet = time.monotonic() + module.params["settle"]
+        while not module.check_mode and (left or time.monotonic() < quiet):
+            if left:
+                work.errors = []
+                work.remove(seen, gateway)
+                removed += [line for line in left if line not in removed]
+            else:
+                time.sleep(0.25)
             seen, foreign, gateway = work.observe()
             left = _docker.leftovers(seen)
             if time.monotonic() > deadline:
