@@ -1,0 +1,1080 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a pull request's Compose file may say: one table, and the walk that holds a file against it.
+
+The table is an allow-list at every depth. A key is taken over (``take``), left out with a note
+(``leave``) or refused (``refuse``); one that is not in the table is refused too. The same table
+screens the author's own file, before variables are filled in, and Compose's normal form of it.
+What ``screen`` returns holds only what was taken over. Pure: paths are judged as text here, and
+by what lies there in ``_checkout``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
+
+from ansible_collections.ephemera.preview.plugins.module_utils import _names
+from ansible_collections.ephemera.preview.plugins.module_utils._refusal import (
+    Path,
+    key_path,
+    plain,
+    shown,
+)
+
+SERVICES_MAX = 50
+REPLICAS_MAX = 10
+SHM_MAX = 2 << 30
+NOFILE_MAX = 1 << 20
+GRACE_MAX = 600
+TEXT_MAX = 32 << 10
+SETTING = "preview_compose_allow"
+
+
+class Policy(NamedTuple):
+    """What the platform's settings say. ``normal`` is set for Compose's own output.
+
+    ``allow``: exceptions such as ``cap_add=NET_ADMIN``. ``images``: patterns of images that may
+    be used, none for any. ``build_secrets``: the ids of secrets that builds are granted.
+    """
+
+    project: str
+    allow: FrozenSet[str] = frozenset()
+    images: Tuple[str, ...] = ()
+    build_secrets: FrozenSet[str] = frozenset()
+    normal: bool = False
+
+
+Check = Callable[[Any, Policy], Optional[str]]
+"""Says what is wrong with a value, None when nothing is."""
+
+
+class Rule(NamedTuple):
+    """One line of the table. ``allow`` is the exception's name in ``preview_compose_allow``."""
+
+    verdict: str
+    check: Optional[Check] = None
+    whole: Optional[Check] = None
+    names: Optional[Check] = None
+    empty: bool = False
+    why: str = ""
+    fix: str = ""
+    allow: str = ""
+    unless: Tuple[Any, ...] = ()
+
+
+_NEVER = "No setting allows it"
+
+
+def take(
+    check: Optional[Check] = None,
+    whole: Optional[Check] = None,
+    names: Optional[Check] = None,
+    empty: bool = False,
+) -> Rule:
+    """Taken over. ``check`` judges a scalar, ``whole`` a mapping, ``names`` a mapping's keys;
+    ``empty`` means that a key without a value says something too."""
+    return Rule("take", check, whole, names, empty)
+
+
+def leave(why: str = "", check: Optional[Check] = None, unless: Tuple[Any, ...] = ()) -> Rule:
+    """Left out, with ``why`` as a note; ``unless`` lists values that need no note."""
+    return Rule("leave", check, why=why, unless=unless)
+
+
+def refuse(why: str, fix: str = "", allow: str = "", unless: Tuple[Any, ...] = ()) -> Rule:
+    """Refused; ``unless`` lists values that ask for nothing, besides false and empty ones."""
+    return Rule("refuse", why=why, fix=fix or _NEVER, allow=allow, unless=unless)
+
+
+# -- checks -------------------------------------------------------------------------------------
+
+
+def late(check: Check) -> Check:
+    """The check, but a text that still holds variables is judged in the normal form only."""
+
+    def checked(value: Any, policy: Policy) -> Optional[str]:
+        if not policy.normal and isinstance(value, str) and "$" in value:
+            return None
+        return check(value, policy)
+
+    return checked
+
+
+def text(value: Any, policy: Policy) -> Optional[str]:
+    if not isinstance(value, str):
+        return "it must be a text; put it in quotes"
+    return "it is longer than {0} KiB".format(TEXT_MAX >> 10) if len(value) > TEXT_MAX else None
+
+
+def scalar(value: Any, policy: Policy) -> Optional[str]:
+    return text(value, policy) if isinstance(value, str) else None
+
+
+def like(pattern: str, what: str) -> Check:
+    found = re.compile(pattern)
+
+    def checked(value: Any, policy: Policy) -> Optional[str]:
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            return "it must be {0}".format(what)
+        return None if found.fullmatch(str(value)) else "it must be {0}".format(what)
+
+    return late(checked)
+
+
+def one_of(*choices: str) -> Check:
+    def checked(value: Any, policy: Policy) -> Optional[str]:
+        return None if value in choices else "it must be {0}".format(" or ".join(choices))
+
+    return checked
+
+
+def between(low: float, high: float) -> Check:
+    def checked(value: Any, policy: Policy) -> Optional[str]:
+        try:
+            number = float(value) if not isinstance(value, bool) else None
+        except (TypeError, ValueError, OverflowError):
+            number = None
+        if number is None:
+            return "it must be a number"
+        if not low <= number <= high:
+            return "it must be from {0:g} to {1:g}".format(low, high)
+        return None
+
+    return late(checked)
+
+
+def literal_boolean(value: Any, policy: Policy) -> Optional[str]:
+    return None if isinstance(value, bool) else "it must be true or false"
+
+
+boolean = late(literal_boolean)
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+
+
+def in_bytes(value: Any) -> Optional[int]:
+    """``64m`` or ``1gb`` as a number, None for anything else."""
+    match = None if isinstance(value, bool) else _SIZE.fullmatch(str(value))
+    if match is None or len(str(value)) > 24:
+        return None
+    return int(float(match.group(1)) * 1024 ** " kmgt".index(match.group(2).lower() or " "))
+
+
+def size(most: Optional[int] = None) -> Check:
+    def checked(value: Any, policy: Policy) -> Optional[str]:
+        number = in_bytes(value)
+        if number is None:
+            return "it must be a size such as 64m"
+        if most is not None and number > most:
+            return "it is more than {0}m".format(most >> 20)
+        return None
+
+    return late(checked)
+
+
+_DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|µs|ms|s|m|h))+")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(value: Any) -> Optional[float]:
+    """``1m30s`` in seconds, None for anything else."""
+    if not isinstance(value, str) or len(value) > 60 or not _DURATION.fullmatch(value):
+        return None
+    parts = re.findall(r"([\d.]+)(ns|us|µs|ms|s|m|h)", value)
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def duration(most: float = 86400) -> Check:
+    def checked(value: Any, policy: Policy) -> Optional[str]:
+        length = seconds(value)
+        if length is None:
+            return "it must be a duration such as 30s or 1m30s"
+        return "it is longer than {0:g}s".format(most) if length > most else None
+
+    return late(checked)
+
+
+def service_name(value: Any, policy: Policy) -> Optional[str]:
+    try:
+        _names.service_name(value)
+    except _names.NameRefused as refusal:
+        better = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[: _names.SERVICE_MAX]
+        return "{0} Rename it{1}".format(
+            refusal.rule, " " + better.strip("-") if better.strip("-") else ""
+        )
+    return None
+
+
+def object_name(value: Any, policy: Policy) -> Optional[str]:
+    if re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}", value):
+        return None
+    return "a name is made of letters, digits, _ . and -, at most 63"
+
+
+def variable_name(value: Any, policy: Policy) -> Optional[str]:
+    if re.fullmatch(r"[^\s=$\x00-\x1f]{1,200}", value):
+        return None
+    return "it is no name of a variable"
+
+
+@late
+def assignment(value: Any, policy: Policy) -> Optional[str]:
+    wrong = text(value, policy)
+    return wrong or variable_name(value.split("=", 1)[0], policy)
+
+
+# Build arguments that steer BuildKit instead of the Dockerfile: frontend, cache, contexts.
+_STEERING = ("BUILDKIT_", "BUILDX_")
+
+
+def argument_name(value: Any, policy: Policy) -> Optional[str]:
+    if str(value).upper().startswith(_STEERING):
+        return "an argument of this name steers the builder, which is the platform's"
+    return variable_name(value, policy)
+
+
+def argument(value: Any, policy: Policy) -> Optional[str]:
+    wrong = text(value, policy)
+    if wrong:
+        return wrong
+    name = value.split("=", 1)[0]
+    if "$" in name and not policy.normal:
+        return "an argument's name may hold no variable"
+    return argument_name(name, policy)
+
+
+def local(value: Any, policy: Policy) -> Optional[str]:
+    """A relative path that stays below the checkout, as text."""
+    wrong = text(value, policy)
+    if wrong:
+        return wrong
+    if not value.strip() or "\n" in value or "\0" in value:
+        return "it is no path"
+    if "$" in value:
+        return "a path may hold no variable: it could become any path. Write the path itself"
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:|git@|github\.com/", value):
+        return "it is an address, not a path. Only what is in the repository is used"
+    if value.startswith("/"):
+        return "it is outside the repository. Use a path relative to the Compose file"
+    if value.startswith("~"):
+        return "it is someone's home folder. Use a path relative to the Compose file"
+    if "\\" in value:
+        return "write paths with /"
+    if ".git" in value.lower().split("/"):
+        return "it is git's own folder, which is never given to an app"
+    return None
+
+
+def name_or_variable(value: Any, policy: Policy) -> Optional[str]:
+    wrong = text(value, policy)
+    return wrong or late(object_name)(value, policy)
+
+
+_IMAGE = re.compile(
+    r"(?:(?P<host>[a-zA-Z0-9.-]+(?::[0-9]{1,5})?)/)?(?P<path>[a-z0-9._/-]+)"
+    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?"
+)
+
+
+def image_name(value: str) -> Tuple[str, str]:
+    """(name with registry, tag and digest) of an image, as Docker completes it."""
+    head, at, digest = value.partition("@")
+    path, colon, tag = head.rpartition(":")
+    if not colon or "/" in tag:
+        path, tag = head, ""
+    first, slash, rest = path.partition("/")
+    if not slash or not ("." in first or ":" in first or first == "localhost"):
+        first, rest = "docker.io", path
+    if first in ("docker.io", "index.docker.io", "registry-1.docker.io"):
+        first = "docker.io"
+        rest = rest if "/" in rest else "library/" + rest
+    return "{0}/{1}".format(first, rest), (":" + tag if tag else "") + at + digest
+
+
+def image_allowed(value: str, patterns: Tuple[str, ...]) -> bool:
+    """Whether one of the patterns (``postgres:*``, ``ghcr.io/acme/*``) covers the image."""
+    name, rest = image_name(value)
+    for pattern in patterns:
+        want, tag = image_name(pattern)
+        if _glob(want, name) and (not tag or _glob(tag, rest or ":latest")):
+            return True
+    return False
+
+
+def _glob(pattern: str, value: str) -> bool:
+    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), value) is not None
+
+
+@late
+def image(value: Any, policy: Policy) -> Optional[str]:
+    """The image of a service. One without ``build`` is pulled."""
+    wrong = text(value, policy)
+    if wrong:
+        return wrong
+    if not _IMAGE.fullmatch(value) or "//" in value:
+        return "it is no name of an image such as postgres:17"
+    # Docker takes such a name for the beginning of an image's id: any image on the host.
+    if re.fullmatch(r"[0-9a-f]+|sha256:[0-9a-f]+", value):
+        return "it can be read as the id of an image on the host. Add a tag: {0}:latest".format(
+            value.split(":")[-1]
+        )
+    name = image_name(value)[0]
+    if "/{0}/".format(_names.IMAGES) in name + "/":
+        return "it is the image of a preview, and previews don't share images"
+    return None
+
+
+def label_keys(value: Any, policy: Policy) -> Optional[str]:
+    """No label of ours, wherever labels are written."""
+    keys = value if isinstance(value, (dict, list)) else [value]
+    for key in keys:
+        if str(key).strip().lower().startswith(_names.PREFIX):
+            return "labels that begin with {0} are the platform's".format(_names.PREFIX)
+    return None
+
+
+_PORT = r"[0-9]{1,5}(?:-[0-9]{1,5})?"
+port_text = like(
+    r"(?:(?:[0-9.]+|\[[0-9a-fA-F:]+\]|localhost):)?(?:%s)?:?%s(?:/(?:tcp|udp))?" % (_PORT, _PORT),
+    "a port such as 8000 or 8000:8000",
+)
+expose_text = like(_PORT + r"(?:/(?:tcp|udp))?", "a port such as 8000")
+user_text = like(r"[A-Za-z0-9_.-]{1,64}(?::[A-Za-z0-9_.-]{1,64})?", "a user such as 1000:1000")
+number_text = like(r"[0-9]{1,10}", "a whole number")
+mode_text = like(r"(?:0o?)?[0-7]{1,5}|[0-9]{1,5}", "a file mode such as 0444")
+signal_text = like(r"[A-Z0-9+]{1,20}", "a signal such as SIGTERM")
+profile_text = like(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}", "a name of letters, digits, _ . and -")
+capability_text = like(r"[A-Za-z_]{1,40}", "a capability such as ALL")
+restart_text = like(
+    r"no|always|unless-stopped|on-failure(?::[0-9]{1,4})?",
+    "no, always, unless-stopped or on-failure",
+)
+stage_text = like(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", "a stage of the Dockerfile")
+
+
+@late
+def inner_path(value: Any, policy: Policy) -> Optional[str]:
+    """An absolute path inside the container."""
+    wrong = text(value, policy)
+    if wrong or not (value.startswith("/") and "\n" not in value and "\0" not in value):
+        return wrong or "it must be an absolute path in the container"
+    if ".." in value.split("/"):
+        return "it must be a path without .."
+    return None
+
+
+_TMPFS = re.compile(
+    r"(?:size=[0-9]+[kmgKMG%]?|mode=[0-7]{1,5}|(?:uid|gid)=[0-9]{1,10}|r[wo]|(?:no)?(?:exec|suid"
+    r"|dev|atime))"
+)
+
+
+@late
+def tmpfs_text(value: Any, policy: Policy) -> Optional[str]:
+    wrong = text(value, policy)
+    if wrong:
+        return wrong
+    path, colon, options = value.partition(":")
+    for option in options.split(",") if colon else ():
+        if not _TMPFS.fullmatch(option):
+            return "the option {0} is not known".format(plain(option, 40))
+    return inner_path(path, policy)
+
+
+@late
+def host_address(value: Any, policy: Policy) -> Optional[str]:
+    """An address in ``extra_hosts``."""
+    if value == "host-gateway":
+        return "it is the host's own address, which previews don't reach"
+    try:
+        ipaddress.ip_address(str(value).strip("[]"))
+    except ValueError:
+        return "it must be an IP address"
+    return None
+
+
+def host_entry(value: Any, policy: Policy) -> Optional[str]:
+    wrong = text(value, policy)
+    if wrong:
+        return wrong
+    name, separator, address = value.partition("=" if "=" in value else ":")
+    if not separator:
+        return "it must read host=address"
+    return host_name(name, policy) or host_address(address, policy)
+
+
+host_name = like(r"[A-Za-z0-9_.-]{1,253}", "a host's name")
+
+
+def ulimit_name(value: Any, policy: Policy) -> Optional[str]:
+    known = ("core", "memlock", "nofile", "nproc", "stack")
+    return None if value in known else "only {0} are known".format(", ".join(known))
+
+
+def ulimits(value: Any, policy: Policy) -> Optional[str]:
+    nofile = value.get("nofile")
+    for limit in nofile.values() if isinstance(nofile, dict) else [nofile]:
+        wrong = between(0, NOFILE_MAX)(limit, policy) if limit is not None else None
+        if wrong:
+            return "nofile: " + wrong
+    return None
+
+
+def volume_text(value: Any, policy: Policy) -> Optional[str]:
+    """The short form, ``source:target:options``."""
+    wrong = text(value, policy)
+    if wrong:
+        return wrong
+    if "$" in value:
+        return "a mount may hold no variable: it could become any path. Write the paths themselves"
+    return mount(mount_of(value), policy)
+
+
+def mount_of(value: str) -> Dict[str, Any]:
+    """The short form of a mount as the long one; ``options`` are those that are not known."""
+    parts = value.split(":")
+    found: Dict[str, Any] = {"type": "volume"}
+    if len(parts) == 1:
+        found["target"] = value
+        return found
+    found["source"], found["target"] = parts[0], parts[1]
+    if parts[0][:1] in (".", "/", "~") or "\\" in parts[0]:
+        found["type"] = "bind"
+    options = [o for part in parts[2:] for o in part.split(",")]
+    if "ro" in options:
+        found["read_only"] = True
+    if "nocopy" in options:
+        found["volume"] = {"nocopy": True}
+    known = {"ro", "rw", "nocopy", "z", "Z", "cached", "delegated", "consistent"}
+    found["options"] = [o for o in options if o not in known]
+    return found
+
+
+def mount(value: Any, policy: Policy) -> Optional[str]:
+    """A mount in its long form."""
+    kind = value.get("type")
+    source = value.get("source")
+    if value.get("options"):
+        return "the option {0} can't be used".format(plain(value["options"][0], 40))
+    wrong = inner_path(value.get("target"), policy)
+    if wrong:
+        return "its target: " + wrong
+    if kind is None:
+        wrong = "it needs a type: bind, volume or tmpfs"
+    elif kind == "bind":
+        wrong = _bind(value, policy)
+    elif kind == "volume" and source is not None:
+        wrong = text(source, policy) or object_name(source, policy)
+        if wrong and isinstance(source, str) and "/" in source:
+            wrong = "a folder of the repository is written ./{0}".format(plain(source, 60))
+    elif kind == "tmpfs" and source is not None:
+        wrong = "a tmpfs has no source"
+    return wrong
+
+
+def _bind(value: Mapping[str, Any], policy: Policy) -> Optional[str]:
+    source = value.get("source")
+    if isinstance(source, str) and re.search(r"(docker|containerd|podman)\.sock", source):
+        return "whoever has the engine's socket is root on the host"
+    wrong = local(source, policy)
+    if wrong:
+        return wrong
+    if value.get("read_only") is not True:
+        return (
+            "a preview may not write to the checkout. Make it read-only (:ro), use a named volume, "
+            "or move it to compose.override.yaml, which previews don't read"
+        )
+    return None
+
+
+def build_secret(value: Any, policy: Policy) -> Optional[str]:
+    if value in policy.build_secrets:
+        return None
+    return "the platform grants builds no secret of this name (preview_build_secrets)"
+
+
+def environment_secret(value: Any, policy: Policy) -> Optional[str]:
+    """The variable a config or secret is made of."""
+    wrong = text(value, policy)
+    return wrong or ("it may hold no variable" if "$" in value else variable_name(value, policy))
+
+
+def mapping_only(value: Any, policy: Policy) -> Optional[str]:
+    return "it must be a mapping"
+
+
+# -- the table ----------------------------------------------------------------------------------
+
+_HOST = "it opens the host to the container"
+_DEVICE = "it gives the container a device of the host"
+_JOIN = "a preview's containers share nothing with others or the host"
+_PLATFORM = "the platform chooses it"
+_LIMITS = "limits are set by deploy.resources.limits, mem_limit, cpus and pids_limit"
+_NETWORK = "every service of a preview is on its one network, under the service's name"
+_OWN_NAME = "names are the platform's, or one preview could use what belongs to another"
+_DRIVER = "drivers and their options reach beyond the preview"
+_SWARM = "it concerns Swarm only"
+_PULLED = "only what is in the repository and what the platform grants enters a build"
+_HOOK = "Use migrate, seed, after_deploy or before_down under x-preview"
+_ONE_FILE = (
+    "Copy what it names into this file, or let preview_compose_file name a file that holds all "
+    "(docker compose config writes one)"
+)
+
+RULES: Dict[str, Rule] = {
+    # -- top level
+    "version": leave(),
+    "name": leave("previews are named by the platform"),
+    "include": refuse("a preview reads one file", _ONE_FILE),
+    "models": refuse("no models are provided to previews"),
+    "services": take(names=service_name),
+    "networks": take(names=object_name),
+    "volumes": take(names=object_name),
+    "configs": take(names=object_name),
+    "secrets": take(names=object_name),
+    # -- a service: what runs
+    "services.*": take(mapping_only),
+    "services.*.image": take(image),
+    "services.*.command": take(text),
+    "services.*.command[]": take(scalar),
+    "services.*.entrypoint": take(text),
+    "services.*.entrypoint[]": take(scalar),
+    "services.*.environment": take(names=variable_name),
+    "services.*.environment.*": take(scalar, empty=True),
+    "services.*.environment[]": take(assignment),
+    "services.*.env_file": take(local),
+    "services.*.env_file[]": take(local),
+    "services.*.env_file[].path": take(local),
+    "services.*.env_file[].format": take(one_of("raw")),
+    "services.*.env_file[].required": take(literal_boolean),
+    "services.*.label_file": refuse("labels of containers are the platform's", "Remove it"),
+    "services.*.user": take(user_text),
+    "services.*.working_dir": take(inner_path),
+    "services.*.init": take(boolean),
+    "services.*.tty": take(boolean),
+    "services.*.stdin_open": take(boolean),
+    "services.*.read_only": take(boolean),
+    "services.*.stop_signal": take(signal_text),
+    "services.*.stop_grace_period": take(duration(GRACE_MAX)),
+    "services.*.profiles": take(),
+    "services.*.profiles[]": take(profile_text),
+    "services.*.platform": leave("previews run on the host's own platform"),
+    "services.*.pull_policy": leave(_PLATFORM),
+    "services.*.pull_refresh_after": leave(_PLATFORM),
+    "services.*.restart": take(restart_text),
+    "services.*.attach": leave(),
+    "services.*.container_name": leave(
+        "containers are named by the platform; services reach each other by service name"
+    ),
+    "services.*.hostname": leave("services reach each other by service name"),
+    "services.*.domainname": leave("services reach each other by service name"),
+    "services.*.labels": leave("labels of containers are the platform's", label_keys),
+    "services.*.annotations": leave("labels of containers are the platform's", label_keys),
+    "services.*.logging": leave("logs are kept by the platform"),
+    "services.*.develop": leave("it is for work on a laptop"),
+    "services.*.extends": refuse(
+        "a preview reads one file and each service as it stands there",
+        "Use a YAML anchor (x-base: &base, then <<: *base)",
+    ),
+    # -- a service: its build
+    "services.*.build": take(local),
+    "services.*.build.context": take(local),
+    "services.*.build.dockerfile": take(local),
+    "services.*.build.dockerfile_inline": take(text),
+    "services.*.build.target": take(stage_text),
+    "services.*.build.args": take(names=argument_name),
+    "services.*.build.args.*": take(scalar, empty=True),
+    "services.*.build.args[]": take(argument),
+    "services.*.build.additional_contexts": take(names=object_name),
+    "services.*.build.additional_contexts.*": take(local),
+    "services.*.build.additional_contexts[]": refuse("it must be a mapping", "Write name: path"),
+    "services.*.build.secrets": take(),
+    "services.*.build.secrets[]": take(build_secret),
+    "services.*.build.secrets[].source": take(build_secret),
+    "services.*.build.secrets[].target": take(text),
+    "services.*.build.secrets[].uid": leave(_PLATFORM),
+    "services.*.build.secrets[].gid": leave(_PLATFORM),
+    "services.*.build.secrets[].mode": leave(_PLATFORM),
+    "services.*.build.no_cache": leave(_PLATFORM),
+    "services.*.build.no_cache_filter": leave(_PLATFORM),
+    "services.*.build.pull": leave(_PLATFORM),
+    "services.*.build.platforms": leave("previews are built for the host's own platform"),
+    "services.*.build.provenance": leave(_PLATFORM),
+    "services.*.build.sbom": leave(_PLATFORM),
+    "services.*.build.shm_size": leave("the platform limits builds"),
+    "services.*.build.ulimits": leave("the platform limits builds"),
+    "services.*.build.isolation": leave(_PLATFORM),
+    "services.*.build.ssh": refuse(_PULLED + ""),
+    "services.*.build.entitlements": refuse(_HOST),
+    "services.*.build.privileged": refuse(_HOST),
+    "services.*.build.network": refuse("builds use the platform's network", unless=("default",)),
+    "services.*.build.extra_hosts": refuse("builds use the platform's network"),
+    "services.*.build.labels": refuse(
+        "labels of images are the platform's", "Write them into the Dockerfile"
+    ),
+    "services.*.build.tags": refuse("images are named by the platform", "Remove it"),
+    "services.*.build.cache_from": refuse("the build cache is the platform's", "Remove it"),
+    "services.*.build.cache_to": refuse("the build cache is the platform's", "Remove it"),
+    # -- a service: how others reach it
+    "services.*.ports": take(),
+    "services.*.ports[]": take(port_text),
+    "services.*.ports[].target": take(like(_PORT, "a port such as 8000")),
+    "services.*.ports[].protocol": take(one_of("tcp", "udp")),
+    "services.*.ports[].published": leave(
+        "a preview takes no port of the host; its gateway leads to the service"
+    ),
+    "services.*.ports[].host_ip": leave(),
+    "services.*.ports[].mode": leave(),
+    "services.*.ports[].name": leave(),
+    "services.*.ports[].app_protocol": leave(),
+    "services.*.expose": take(),
+    "services.*.expose[]": take(expose_text),
+    "services.*.depends_on": take(names=service_name),
+    "services.*.depends_on[]": take(service_name),
+    "services.*.depends_on.*": take(mapping_only),
+    "services.*.depends_on.*.condition": take(
+        one_of("service_started", "service_healthy", "service_completed_successfully")
+    ),
+    "services.*.depends_on.*.required": take(literal_boolean),
+    "services.*.depends_on.*.restart": leave(),
+    "services.*.extra_hosts": take(names=host_name),
+    "services.*.extra_hosts.*": take(host_address),
+    "services.*.extra_hosts.*[]": take(host_address),
+    "services.*.extra_hosts[]": take(host_entry),
+    "services.*.networks": leave(_NETWORK, unless=(["default"], {"default": None})),
+    "services.*.networks.*": leave(),
+    "services.*.networks.*.aliases": refuse(
+        "services are reached under their own names only", "Name the service so"
+    ),
+    "services.*.networks.*.interface_name": refuse(_NETWORK),
+    "services.*.networks.*.ipv4_address": refuse("addresses are the platform's"),
+    "services.*.networks.*.ipv6_address": refuse("addresses are the platform's"),
+    "services.*.networks.*.link_local_ips": refuse("addresses are the platform's"),
+    "services.*.networks.*.mac_address": refuse("addresses are the platform's"),
+    "services.*.networks.*.driver_opts": refuse(_DRIVER),
+    "services.*.networks.*.priority": leave(),
+    "services.*.networks.*.gw_priority": leave(),
+    "services.*.network_mode": refuse(_JOIN, unless=("bridge",)),
+    "services.*.links": refuse(
+        "services reach each other by service name",
+        "Remove it; for the order of starting use depends_on",
+    ),
+    "services.*.external_links": refuse(_JOIN),
+    "services.*.mac_address": refuse("addresses are the platform's"),
+    "services.*.dns": refuse("names are resolved by the platform", allow="dns"),
+    "services.*.dns_opt": refuse("names are resolved by the platform", allow="dns_opt"),
+    "services.*.dns_search": refuse("names are resolved by the platform", allow="dns_search"),
+    # -- a service: its files
+    "services.*.volumes": take(),
+    "services.*.volumes[]": take(volume_text, whole=mount),
+    "services.*.volumes[].type": take(one_of("bind", "volume", "tmpfs")),
+    "services.*.volumes[].source": take(text),
+    "services.*.volumes[].target": take(inner_path),
+    "services.*.volumes[].read_only": take(boolean),
+    "services.*.volumes[].consistency": leave(),
+    "services.*.volumes[].bind": leave(),
+    "services.*.volumes[].bind.propagation": refuse(_HOST),
+    "services.*.volumes[].bind.create_host_path": leave(),
+    "services.*.volumes[].bind.recursive": leave(),
+    "services.*.volumes[].bind.selinux": leave(),
+    "services.*.volumes[].volume": take(),
+    "services.*.volumes[].volume.nocopy": take(boolean),
+    "services.*.volumes[].volume.labels": refuse("labels of volumes are the platform's"),
+    "services.*.volumes[].volume.subpath": refuse("a volume is mounted as a whole"),
+    "services.*.volumes[].tmpfs": take(),
+    "services.*.volumes[].tmpfs.size": take(size()),
+    "services.*.volumes[].tmpfs.mode": take(mode_text),
+    "services.*.volumes[].image": refuse("images are not mounted in previews"),
+    "services.*.volumes_from": refuse(_JOIN),
+    "services.*.tmpfs": take(tmpfs_text),
+    "services.*.tmpfs[]": take(tmpfs_text),
+    "services.*.configs": take(),
+    "services.*.configs[]": take(name_or_variable),
+    "services.*.configs[].source": take(name_or_variable),
+    "services.*.configs[].target": take(inner_path),
+    "services.*.configs[].uid": take(number_text),
+    "services.*.configs[].gid": take(number_text),
+    "services.*.configs[].mode": take(mode_text),
+    "services.*.secrets": take(),
+    "services.*.secrets[]": take(name_or_variable),
+    "services.*.secrets[].source": take(name_or_variable),
+    "services.*.secrets[].target": take(text),
+    "services.*.secrets[].uid": take(number_text),
+    "services.*.secrets[].gid": take(number_text),
+    "services.*.secrets[].mode": take(mode_text),
+    # -- a service: its health
+    "services.*.healthcheck": take(),
+    "services.*.healthcheck.test": take(text),
+    "services.*.healthcheck.test[]": take(scalar),
+    "services.*.healthcheck.interval": take(duration()),
+    "services.*.healthcheck.timeout": take(duration()),
+    "services.*.healthcheck.retries": take(between(0, 1000)),
+    "services.*.healthcheck.start_period": take(duration()),
+    "services.*.healthcheck.start_interval": take(duration()),
+    "services.*.healthcheck.disable": take(boolean),
+    # -- a service: its limits
+    "services.*.scale": take(between(0, REPLICAS_MAX)),
+    "services.*.mem_limit": take(size()),
+    "services.*.cpus": take(between(0, 1024)),
+    "services.*.pids_limit": take(between(-1, 1 << 22)),
+    "services.*.shm_size": take(size(SHM_MAX)),
+    "services.*.ulimits": take(names=ulimit_name, whole=ulimits),
+    "services.*.ulimits.*": take(between(-1, 1 << 40)),
+    "services.*.ulimits.*.soft": take(between(-1, 1 << 40)),
+    "services.*.ulimits.*.hard": take(between(-1, 1 << 40)),
+    "services.*.deploy": take(),
+    "services.*.deploy.replicas": take(between(0, REPLICAS_MAX)),
+    "services.*.deploy.resources": take(),
+    "services.*.deploy.resources.limits": take(),
+    "services.*.deploy.resources.limits.cpus": take(between(0, 1024)),
+    "services.*.deploy.resources.limits.memory": take(size()),
+    "services.*.deploy.resources.limits.pids": take(between(-1, 1 << 22)),
+    "services.*.deploy.resources.reservations": take(),
+    "services.*.deploy.resources.reservations.cpus": take(between(0, 1024)),
+    "services.*.deploy.resources.reservations.memory": take(size()),
+    "services.*.deploy.resources.reservations.devices": refuse(_DEVICE),
+    "services.*.deploy.resources.reservations.generic_resources": refuse(_DEVICE),
+    "services.*.deploy.mode": leave(_SWARM, unless=("replicated",)),
+    "services.*.deploy.endpoint_mode": leave(_SWARM),
+    "services.*.deploy.labels": leave(_SWARM, label_keys),
+    "services.*.deploy.rollback_config": leave(_SWARM),
+    "services.*.deploy.update_config": leave(_SWARM),
+    "services.*.deploy.placement": leave(_SWARM),
+    "services.*.deploy.restart_policy": leave("the platform restarts what ends"),
+    "services.*.mem_reservation": leave(_LIMITS),
+    "services.*.mem_swappiness": leave(_LIMITS),
+    "services.*.memswap_limit": leave(_LIMITS),
+    "services.*.cpu_count": leave(_LIMITS),
+    "services.*.cpu_percent": leave(_LIMITS),
+    "services.*.cpu_shares": leave(_LIMITS),
+    "services.*.cpu_quota": leave(_LIMITS),
+    "services.*.cpu_period": leave(_LIMITS),
+    "services.*.cpu_rt_period": leave(_LIMITS),
+    "services.*.cpu_rt_runtime": leave(_LIMITS),
+    "services.*.cpuset": leave(_LIMITS),
+    "services.*.blkio_config": leave(_LIMITS),
+    "services.*.storage_opt": leave(_LIMITS),
+    # -- a service: powers
+    "services.*.cap_drop": take(),
+    "services.*.cap_drop[]": take(capability_text),
+    "services.*.cap_add": refuse(
+        "it adds to what the container may do to the host", allow="cap_add"
+    ),
+    "services.*.sysctls": refuse("it changes the kernel's settings", allow="sysctls"),
+    "services.*.group_add": refuse("it adds to the container's rights", allow="group_add"),
+    "services.*.security_opt": refuse(
+        _HOST, unless=(["no-new-privileges:true"], ["no-new-privileges"])
+    ),
+    "services.*.privileged": refuse(_HOST),
+    "services.*.use_api_socket": refuse("whoever has the engine's socket is root on the host"),
+    "services.*.ipc": refuse(_JOIN, unless=("private",)),
+    "services.*.pid": refuse(_JOIN),
+    "services.*.uts": refuse(_JOIN),
+    "services.*.userns_mode": refuse(_HOST),
+    "services.*.cgroup": refuse(_JOIN, unless=("private",)),
+    "services.*.cgroup_parent": refuse(_HOST),
+    "services.*.device_cgroup_rules": refuse(_DEVICE),
+    "services.*.devices": refuse(_DEVICE),
+    "services.*.gpus": refuse(_DEVICE),
+    "services.*.runtime": refuse("containers are run by the platform's own runtime"),
+    "services.*.isolation": leave(_PLATFORM),
+    "services.*.credential_spec": refuse(_HOST),
+    "services.*.oom_kill_disable": refuse("the host could run out of memory"),
+    "services.*.oom_score_adj": refuse("the host could run out of memory"),
+    "services.*.provider": refuse("it runs a program of the repository on the builder"),
+    "services.*.models": refuse("no models are provided to previews"),
+    "services.*.pre_start": refuse("commands run as the service itself", _HOOK),
+    "services.*.post_start": refuse("commands run as the service itself", _HOOK),
+    "services.*.pre_stop": refuse("commands run as the service itself", _HOOK),
+    # -- networks: all become the preview's own
+    "networks.*": leave(),
+    "networks.*.name": refuse(_OWN_NAME, "Remove it"),
+    "networks.*.external": refuse(_JOIN),
+    "networks.*.driver": refuse(_DRIVER, unless=("bridge", "default")),
+    "networks.*.driver_opts": refuse(_DRIVER),
+    "networks.*.ipam": refuse("addresses are the platform's"),
+    "networks.*.internal": leave("what a preview reaches outside is the platform's to say"),
+    "networks.*.enable_ipv4": leave(),
+    "networks.*.enable_ipv6": leave(),
+    "networks.*.attachable": leave(),
+    "networks.*.labels": leave("labels of networks are the platform's", label_keys),
+    # -- volumes
+    "volumes.*": take(mapping_only, empty=True),
+    "volumes.*.name": refuse(_OWN_NAME, "Remove it"),
+    "volumes.*.external": refuse(_JOIN),
+    "volumes.*.driver": refuse(_DRIVER, unless=("local", "default")),
+    "volumes.*.driver_opts": refuse(_DRIVER),
+    "volumes.*.labels": leave("labels of volumes are the platform's", label_keys),
+    # -- configs and secrets
+    "configs.*": take(mapping_only),
+    "configs.*.file": take(local),
+    "configs.*.content": take(text),
+    "configs.*.environment": take(environment_secret),
+    "configs.*.name": refuse(_OWN_NAME, "Remove it"),
+    "configs.*.external": refuse(_JOIN),
+    "configs.*.template_driver": refuse(_DRIVER),
+    "configs.*.labels": leave("labels are the platform's", label_keys),
+    "secrets.*": take(mapping_only),
+    "secrets.*.file": take(local),
+    "secrets.*.environment": take(environment_secret),
+    "secrets.*.name": refuse(_OWN_NAME, "Remove it"),
+    "secrets.*.external": refuse(_JOIN),
+    "secrets.*.driver": refuse(_DRIVER),
+    "secrets.*.driver_opts": refuse(_DRIVER),
+    "secrets.*.template_driver": refuse(_DRIVER),
+    "secrets.*.labels": leave("labels are the platform's", label_keys),
+}
+
+
+# -- the walk -----------------------------------------------------------------------------------
+
+
+class Problem(NamedTuple):
+    """What is refused: where, the value, and a reason that ends without a full stop."""
+
+    path: Path
+    value: Any
+    reason: str
+
+
+class Screened(NamedTuple):
+    """What was taken over, what was refused, and notes: (key, why) with the services it is in."""
+
+    value: Dict[str, Any]
+    problems: List[Problem]
+    notes: Dict[Tuple[str, str], List[str]]
+
+
+def screen(document: Any, policy: Policy) -> Screened:
+    """Hold a file's data (or Compose's normal form of it) against the table."""
+    walk = _Walk(policy)
+    if not isinstance(document, dict):
+        walk.wrong((), document, "a Compose file is a mapping that holds services")
+        return Screened({}, walk.problems, {})
+    services = document.get("services")
+    if not isinstance(services, dict) or not services:
+        walk.wrong(("services",), services, "a Compose file needs at least one service")
+        document = {k: v for k, v in document.items() if k != "services"}
+    elif len(services) > SERVICES_MAX:
+        walk.wrong(
+            ("services",),
+            "{0} services".format(len(services)),
+            "a preview has at most {0}".format(SERVICES_MAX),
+        )
+        return Screened({}, walk.problems, {})
+    return Screened(walk.mapping("", (), document), walk.problems, walk.notes)
+
+
+def long_mounts(document: Dict[str, Any]) -> Dict[str, Any]:
+    """The screened document with every mount in its long form."""
+    for service in document.get("services", {}).values():
+        if "volumes" in service:
+            service["volumes"] = [
+                _known(mount_of(each)) if isinstance(each, str) else each
+                for each in service["volumes"]
+            ]
+    return document
+
+
+def _known(mount: Dict[str, Any]) -> Dict[str, Any]:
+    return {key: value for key, value in mount.items() if key != "options"}
+
+
+def without_names(normal: Dict[str, Any], project: str) -> Dict[str, Any]:
+    """Compose's normal form without the names and the network that Compose itself adds."""
+    found = {k: v for k, v in normal.items() if k not in ("name", "networks")}
+    for kind in ("volumes", "configs", "secrets"):
+        for key, item in (found.get(kind) or {}).items():
+            if isinstance(item, dict) and item.get("name") == "{0}_{1}".format(project, key):
+                del item["name"]
+    for service in (found.get("services") or {}).values():
+        if isinstance(service, dict) and service.get("networks") == {"default": None}:
+            del service["networks"]
+    return found
+
+
+def unlisted_images(services: Mapping[str, Any], patterns: Tuple[str, ...]) -> List[Problem]:
+    """Images that are pulled though the platform's list does not name them."""
+    if not patterns:
+        return []
+    return [
+        Problem(
+            ("services", name, "image"),
+            service["image"],
+            "the platform's preview_image_allow does not list it",
+        )
+        for name, service in services.items()
+        if "build" not in service and not image_allowed(service.get("image", ""), patterns)
+    ]
+
+
+def describe(problem: Problem, file: str, lines: Mapping[Path, int]) -> str:
+    """A problem as a sentence for the file's author."""
+    path = problem.path
+    while path and path not in lines:
+        path = path[:-1]
+    where = "{0}:{1}".format(file, lines[path]) if path in lines else file
+    return "{0}: {1}: {2} is refused: {3}.".format(
+        where, key_path(problem.path) or "the file", shown(problem.value), problem.reason
+    )
+
+
+def describe_notes(notes: Mapping[Tuple[str, str], List[str]], file: str) -> List[str]:
+    """One sentence for each key that was left out, however many services have it."""
+    return [
+        "{0}: {1} is left out{2}: {3}.".format(
+            file, key, " ({0})".format(", ".join(services)) if services else "", why
+        )
+        for (key, why), services in notes.items()
+    ]
+
+
+def _children() -> Dict[str, Dict[str, str]]:
+    """For each key of the table, the keys right below it."""
+    below: Dict[str, Dict[str, str]] = {"": {}}
+    for pattern in RULES:
+        below.setdefault(pattern, {})
+        if not pattern.endswith("[]"):
+            parent, _dot, key = pattern.rpartition(".")
+            below.setdefault(parent, {})[key] = pattern
+    return below
+
+
+_BELOW = _children()
+
+
+class _Walk:
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.problems: List[Problem] = []
+        self.notes: Dict[Tuple[str, str], List[str]] = {}
+
+    def wrong(self, path: Path, value: Any, reason: str) -> None:
+        self.problems.append(Problem(path, value, reason))
+
+    def mapping(self, pattern: str, path: Path, value: Dict[str, Any]) -> Dict[str, Any]:
+        """The keys of a mapping that are taken over."""
+        below = _BELOW[pattern]
+        names = RULES[pattern].names if pattern else None
+        taken: Dict[str, Any] = {}
+        for key, item in value.items():
+            at = path + (key,)
+            if key in below and key != "*":
+                child = below[key]
+            elif "*" in below:
+                child = below["*"]
+                reason = names(key, self.policy) if names else None
+                if reason or key == "<<":
+                    self.wrong(at, key, reason or "it is no name")
+                    continue
+            else:
+                self.unknown(pattern, at, key, item)
+                continue
+            kept, clean = self.value(child, at, item)
+            if kept:
+                taken[key] = clean
+        return taken
+
+    def unknown(self, pattern: str, path: Path, key: str, value: Any) -> None:
+        extensible = pattern in ("", "services.*")
+        near = difflib.get_close_matches(key, ["x-preview"], 1, 0.8)
+        if key.startswith("x-") and not (extensible and near and key != "x-preview"):
+            return
+        known = [k for k in _BELOW[pattern] if k != "*"] + (["x-preview"] if extensible else [])
+        guess = difflib.get_close_matches(key, known, 1, 0.7)
+        self.wrong(
+            path,
+            value,
+            "this key is not known; did you mean {0}".format(guess[0])
+            if guess
+            else "this key is not known, and no setting allows it. docs/compose.md lists those "
+            "that are",
+        )
+
+    def value(self, pattern: str, path: Path, value: Any) -> Tuple[bool, Any]:
+        """Whether a value is taken over, and what of it."""
+        rule = RULES[pattern]
+        if rule.verdict == "refuse":
+            return self.refused(rule, path, value)
+        if rule.verdict == "leave":
+            self.left(rule, pattern, path, value)
+            return False, None
+        before = len(self.problems)
+        if isinstance(value, dict) and _BELOW[pattern]:
+            clean: Any = self.mapping(pattern, path, value)
+        elif isinstance(value, list) and pattern + "[]" in RULES:
+            clean = []
+            for i, item in enumerate(value):
+                kept, item_clean = self.value(pattern + "[]", path + (i,), item)
+                if kept:
+                    clean.append(item_clean)
+        elif value is None and rule.check is not mapping_only:
+            return rule.empty, None
+        elif value is None and rule.empty:
+            return True, None
+        else:
+            reason = (
+                rule.check(value, self.policy)
+                if rule.check and not isinstance(value, (dict, list))
+                else "it must be {0}".format(self.expected(pattern))
+            )
+            if reason:
+                self.wrong(path, value, reason)
+            return not reason, value
+        if rule.whole and isinstance(value, dict) and len(self.problems) == before:
+            reason = rule.whole(value, self.policy)
+            if reason:
+                self.wrong(path, value, reason)
+        return len(self.problems) == before, clean
+
+    def expected(self, pattern: str) -> str:
+        """What kinds of value a key takes, in words."""
+        kinds = []
+        if RULES[pattern].check not in (None, mapping_only):
+            kinds.append("a single value")
+        if pattern + "[]" in RULES:
+            kinds.append("a list")
+        if _BELOW[pattern]:
+            kinds.append("a mapping")
+        return " or ".join(kinds)
+
+    def refused(self, rule: Rule, path: Path, value: Any) -> Tuple[bool, Any]:
+        if value in (None, False, "", [], {}) or value in rule.unless:
+            return False, None
+        if isinstance(value, dict):
+            asked = ["{0}={1}".format(k, v) for k, v in value.items()]
+        else:
+            asked = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+        exceptions = ["{0}={1}".format(rule.allow, each) for each in asked]
+        if rule.allow and self.policy.allow.issuperset(exceptions):
+            return True, value
+        fix = rule.fix
+        if rule.allow:
+            missing = [e for e in exceptions if e not in self.policy.allow]
+            fix = "The platform may allow it: {0}: [{1}]".format(
+                SETTING, ", ".join(plain(e, 80) for e in missing[:5])
+            )
+        self.wrong(path, value, "{0}. {1}".format(rule.why, fix))
+        return False, None
+
+    def left(self, rule: Rule, pattern: str, path: Path, value: Any) -> None:
+        before = len(self.problems)
+        if rule.check:
+            reason = rule.check(value, self.policy)
+            if reason:
+                self.wrong(path, value, reason)
+        if isinstance(value, dict) and _BELOW[pattern]:
+            self.mapping(pattern, path, value)
+        empty = value in (None, False, "", [], {}) or value in rule.unless
+        if empty or not rule.why or len(self.problems) > before:
+            return
+        owner = str(path[1]) if path[0] == "services" and len(path) > 2 else ""
+        key = pattern.replace("services.*.", "").replace("[]", "").replace(".*", "")
+        services = self.notes.setdefault((key, rule.why), [])
+        if owner and owner not in services:
+            services.append(owner)

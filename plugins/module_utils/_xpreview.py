@@ -1,0 +1,447 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``x-preview``: what an app wishes for its previews, beyond what Compose has words for."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+import traceback
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ansible_collections.ephemera.preview.plugins.module_utils._refusal import Path
+from ansible_collections.ephemera.preview.plugins.module_utils._screen import Problem, seconds
+
+try:
+    import jsonschema
+except ImportError:
+    JSONSCHEMA_IMPORT_ERROR: Optional[str] = traceback.format_exc()
+else:
+    JSONSCHEMA_IMPORT_ERROR = None
+
+HOOKS = ("migrate", "seed", "after_deploy", "before_down")
+HOOK_TIMEOUT = 300
+TIME_MAX = 3600
+SIZES = ("small", "medium", "large")
+
+_ABSOLUTE = r"^/[^\s\\]*$"
+_DURATION = {
+    "description": "a time such as 30s or 5m, or a number of seconds, up to an hour",
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0, "maximum": TIME_MAX},
+        {"type": "string", "pattern": r"^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)?)+$"},
+    ],
+}
+_WHOLE = r"^[0-9]{1,5}$"
+_STATUS = {
+    "description": "a status such as 200",
+    "anyOf": [
+        {"type": "integer", "minimum": 100, "maximum": 599},
+        {"type": "string", "pattern": r"^[1-5][0-9][0-9]$"},
+    ],
+}
+_WORDS = {
+    "description": "a command, in one text or as a list of words",
+    "anyOf": [
+        {"type": "string", "minLength": 1, "maxLength": 8192},
+        {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 256,
+            "items": {"description": "a text", "type": "string", "maxLength": 8192},
+        },
+    ],
+}
+_HOOK = {
+    "description": "a command, or a mapping with command and timeout",
+    "anyOf": [
+        *_WORDS["anyOf"],
+        {
+            "type": "object",
+            "required": ["command"],
+            "additionalProperties": False,
+            "properties": {
+                "command": {"$ref": "#/$defs/words"},
+                "timeout": {"$ref": "#/$defs/duration"},
+            },
+        },
+    ],
+}
+_PATH = {
+    "description": "a path such as /health",
+    "type": "string",
+    "pattern": _ABSOLUTE,
+    "maxLength": 1024,
+}
+_HEALTH = {
+    "description": "a path such as /health, or a mapping with path, status, interval, ...",
+    "anyOf": [
+        {"$ref": "#/$defs/path"},
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "path": {"$ref": "#/$defs/path"},
+                "deep": {"$ref": "#/$defs/path"},
+                "status": {
+                    "description": "a status such as 200, or a list of them",
+                    "anyOf": [
+                        *_STATUS["anyOf"],
+                        {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": 32,
+                            "items": {"$ref": "#/$defs/status"},
+                        },
+                    ],
+                },
+                "interval": {"$ref": "#/$defs/duration"},
+                "timeout": {"$ref": "#/$defs/duration"},
+                "start_period": {"$ref": "#/$defs/duration"},
+                "retries": {
+                    "description": "a number from 1 to 1000",
+                    "anyOf": [
+                        {"type": "integer", "minimum": 1, "maximum": 1000},
+                        {"type": "string", "pattern": r"^([1-9][0-9]{0,2}|1000)$"},
+                    ],
+                },
+            },
+        },
+    ],
+}
+SCHEMA: Dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "x-preview: wishes of an app for its previews, in its Compose file",
+    "description": "This describes the x-preview at the top of the file. What stands under a "
+    "service is in $defs/service.",
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "web": {
+            "description": "the name of the service a preview's URL leads to",
+            "type": "string",
+        }
+    },
+    "$defs": {
+        "service": {
+            "description": "a mapping",
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "migrate": {"$ref": "#/$defs/hook"},
+                "seed": {"$ref": "#/$defs/hook"},
+                "after_deploy": {"$ref": "#/$defs/hook"},
+                "before_down": {"$ref": "#/$defs/hook"},
+                "health": {"$ref": "#/$defs/health"},
+                "expose": {
+                    "description": "a port from 1 to 65535, or false",
+                    "anyOf": [
+                        {"type": "integer", "minimum": 1, "maximum": 65535},
+                        {"type": "string", "pattern": _WHOLE},
+                        {"enum": [False, "off", "false"]},
+                    ],
+                },
+                "size": {"description": "the name of a size", "type": "string"},
+                "exactly_one": {
+                    "description": "true or false",
+                    "enum": [True, False, "true", "false"],
+                },
+            },
+        },
+        "hook": _HOOK,
+        "words": _WORDS,
+        "health": _HEALTH,
+        "path": _PATH,
+        "status": _STATUS,
+        "duration": _DURATION,
+    },
+}
+
+
+class Wishes(NamedTuple):
+    """``x-preview`` with every default filled in: the web service, and the wishes of each."""
+
+    web: Optional[str]
+    services: Dict[str, Dict[str, Any]]
+
+
+# -- its form -----------------------------------------------------------------------------------
+
+
+def validate(top: Any, services: Mapping[str, Any]) -> List[Problem]:
+    """What is wrong with the form: all at once, by key path."""
+    found = []
+    if top is not None:
+        found += list(_errors(top, SCHEMA, ("x-preview",)))
+    service = dict(SCHEMA["$defs"]["service"], **{"$defs": SCHEMA["$defs"]})
+    for name, wish in services.items():
+        if wish is not None:
+            found += list(_errors(wish, service, ("services", name, "x-preview")))
+    return found
+
+
+def _errors(value: Any, schema: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    # jsonschema 3 does not know the draft; these schemas use nothing that is new in it.
+    kind = getattr(jsonschema, "Draft202012Validator", jsonschema.Draft7Validator)
+    without = {k: v for k, v in schema.items() if k != "$schema"}
+    for error in kind(without).iter_errors(value):
+        for problem in _told(error, path):
+            yield problem
+
+
+def _told(error: Any, path: Path) -> Iterator[Problem]:
+    at = path + tuple(error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = list(error.schema["properties"])
+        for key in sorted(set(error.instance) - set(known)):
+            near = difflib.get_close_matches(key, known, 1, 0.6)
+            yield Problem(
+                at + (key,),
+                error.instance[key],
+                "this key is not known; did you mean {0}".format(near[0])
+                if near
+                else "this key is not known; {0} are".format(", ".join(known)),
+            )
+        return
+    if error.validator == "anyOf":
+        # The form that was meant is the one of the same type as the value.
+        meant = [e for e in error.context if len(e.relative_path) or e.validator != "type"]
+        deeper = [e for e in meant if e.validator not in ("pattern", "enum", "minimum", "maximum")]
+        if isinstance(error.instance, (dict, list)) and deeper:
+            for each in deeper:
+                for problem in _told(each, path):
+                    yield problem
+            return
+    if error.validator == "required":
+        yield Problem(at, error.instance, "it needs {0}".format(", ".join(error.validator_value)))
+        return
+    yield Problem(at, error.instance, "it must be {0}".format(_words_for(error)))
+
+
+def _words_for(error: Any) -> str:
+    described = error.schema.get("description") if isinstance(error.schema, Mapping) else None
+    return str(described or "of another form ({0})".format(error.message[:80]))
+
+
+# -- its meaning --------------------------------------------------------------------------------
+
+
+def normalise(
+    top: Any,
+    wishes: Mapping[str, Any],
+    services: Mapping[str, Any],
+    sizes: Sequence[str] = SIZES,
+) -> Tuple[Wishes, List[Problem], List[str]]:
+    """The wishes with defaults, what is wrong with them, and warnings.
+
+    :param wishes: ``x-preview`` of each service that has one, of a valid form.
+    :param services: the services in Compose's normal form.
+    """
+    found: List[Problem] = []
+    warnings: List[str] = []
+    wanted = {name: wishes.get(name) or {} for name in services}
+    for name, wish in wanted.items():
+        path: Path = ("services", name, "x-preview")
+        size = wish.get("size")
+        if size is not None and size not in sizes:
+            found.append(
+                Problem(path + ("size",), size, "the sizes are {0}".format(", ".join(sizes)))
+            )
+        replicas = replicas_of(services[name])
+        if _truth(wish.get("exactly_one")) and replicas > 1:
+            found.append(
+                Problem(
+                    path + ("exactly_one",),
+                    True,
+                    "the service also asks for {0} replicas".format(replicas),
+                )
+            )
+        port = _wished_port(wish)
+        if port is not None and port > 65535:
+            found.append(Problem(path + ("expose",), port, "it must be a port up to 65535"))
+        ports = ports_of(services[name])
+        if port and ports and port not in ports:
+            warnings.append(
+                "services.{0}.x-preview.expose: {1} is not among the service's ports ({2}).".format(
+                    name, port, ", ".join(str(p) for p in ports)
+                )
+            )
+    web, problems, notes = _web(top or {}, wanted, services)
+    found += problems
+    warnings += notes
+    normal: Dict[str, Dict[str, Any]] = {}
+    for name, wish in wanted.items():
+        path = ("services", name, "x-preview")
+        normal[name] = {hook: _hook(wish.get(hook), path + (hook,), found) for hook in HOOKS}
+        normal[name].update(
+            health=_health(wish.get("health"), path + ("health",), found),
+            expose=_expose(name, wish, services[name], web),
+            size=wish.get("size"),
+            exactly_one=_truth(wish.get("exactly_one")),
+        )
+    return Wishes(web, normal), found, warnings
+
+
+def ports_of(service: Mapping[str, Any]) -> List[int]:
+    """The TCP ports a service says it listens on, those of ``ports`` first."""
+    found = [
+        int(port["target"])
+        for port in service.get("ports") or []
+        if port.get("protocol", "tcp") == "tcp"
+    ]
+    for text in service.get("expose") or []:
+        number, _slash, protocol = str(text).partition("/")
+        if protocol in ("", "tcp"):
+            found.append(int(number.split("-")[0]))
+    return list(dict.fromkeys(found))
+
+
+def replicas_of(service: Mapping[str, Any]) -> int:
+    """How many containers a service asks for."""
+    deploy = service.get("deploy") or {}
+    for value in (service.get("scale"), deploy.get("replicas")):
+        if value is not None:
+            return int(value)
+    return 1
+
+
+def _truth(value: Any) -> bool:
+    return value in (True, "true")
+
+
+def _wished_port(wish: Mapping[str, Any]) -> Optional[int]:
+    value = wish.get("expose")
+    return None if value in (None, False, "off", "false") else int(value)
+
+
+def _expose(
+    name: str, wish: Mapping[str, Any], service: Mapping[str, Any], web: Optional[str]
+) -> Any:
+    """``{"port": N}`` or False. Without a wish: the web service, and what is built here and has
+    ``ports``. A database's port is there for a developer's tools; HTTP would not lead to it."""
+    if wish.get("expose") is not None:
+        port = _wished_port(wish)
+        return {"port": port} if port else False
+    ports = ports_of(service)
+    shown_by_default = service.get("build") and service.get("ports")
+    return {"port": ports[0]} if ports and (name == web or shown_by_default) else False
+
+
+def _web(
+    top: Mapping[str, Any], wishes: Mapping[str, Mapping[str, Any]], services: Mapping[str, Any]
+) -> Tuple[Optional[str], List[Problem], List[str]]:
+    """The service a preview's URL leads to: as wished, else the only one it can be."""
+    name = top.get("web")
+    path: Path = ("x-preview", "web")
+    can = [
+        service
+        for service in services
+        if wishes[service].get("expose") not in (False, "off", "false")
+        and (ports_of(services[service]) or _wished_port(wishes[service]))
+    ]
+    if name is not None:
+        if name not in services:
+            near = difflib.get_close_matches(name, list(services), 1, 0.5)
+            hint = (
+                "did you mean {0}".format(near[0])
+                if near
+                else "there are {0}".format(", ".join(services))
+            )
+            return None, [Problem(path, name, "no service has this name; " + hint)], []
+        if name not in can:
+            return (
+                None,
+                [
+                    Problem(
+                        path,
+                        name,
+                        "it says no port to lead to. Give services.{0} ports: ['8000'], with the "
+                        "port it listens on".format(name),
+                    )
+                ],
+                [],
+            )
+        return str(name), [], []
+    if not can:
+        return (
+            None,
+            [
+                Problem(
+                    path,
+                    None,
+                    "no service has a port, so a preview's URL leads nowhere. Give the service "
+                    "that answers HTTP ports: ['8000'], with the port it listens on",
+                )
+            ],
+            [],
+        )
+    built = [service for service in can if services[service].get("build")]
+    for few in (can, built):
+        if len(few) == 1:
+            note = "x-preview.web is not set: a preview's URL leads to {0}, the only service {1}."
+            which = "with a port" if few is can else "that is built here and has a port"
+            return few[0], [], [note.format(few[0], which)]
+    return (
+        None,
+        [
+            Problem(
+                path,
+                None,
+                "which of {0} does a preview's URL lead to? Write at the top of the file "
+                "x-preview: {{web: {1}}}".format(", ".join(can), (built or can)[0]),
+            )
+        ],
+        [],
+    )
+
+
+def _hook(value: Any, path: Path, found: List[Problem]) -> Optional[Dict[str, Any]]:
+    if value is None:
+        return None
+    timeout: Any = None
+    if isinstance(value, dict):
+        value, timeout = value["command"], value.get("timeout")
+    try:
+        # Like Compose: words as a shell splits them, but no shell.
+        command = shlex.split(value) if isinstance(value, str) else list(value)
+    except ValueError as error:
+        found.append(Problem(path, value, "its quotes are not closed ({0})".format(error)))
+        return None
+    if not command or not command[0]:
+        found.append(Problem(path, value, "it is empty"))
+        return None
+    return {
+        "command": command,
+        "timeout": _time(timeout, HOOK_TIMEOUT, path + ("timeout",), found),
+    }
+
+
+def _health(value: Any, path: Path, found: List[Problem]) -> Optional[Dict[str, Any]]:
+    if value is None:
+        return None
+    wish = {"path": value} if isinstance(value, str) else value
+    status = wish.get("status", 200)
+    return {
+        "path": wish.get("path", "/"),
+        "deep": wish.get("deep"),
+        "status": [int(s) for s in (status if isinstance(status, list) else [status])],
+        "interval": _time(wish.get("interval"), 1, path + ("interval",), found),
+        "timeout": _time(wish.get("timeout"), 5, path + ("timeout",), found),
+        "start_period": _time(wish.get("start_period"), 0, path + ("start_period",), found),
+        "retries": int(wish.get("retries", 60)),
+    }
+
+
+def _time(value: Any, default: float, path: Path, found: List[Problem]) -> float:
+    """Seconds, whole where they are."""
+    if value is None:
+        return default
+    if isinstance(value, str):
+        length = float(value) if value.replace(".", "", 1).isdigit() else seconds(value)
+    else:
+        length = float(value)
+    if length is None or not 0 < length <= TIME_MAX:
+        found.append(Problem(path, value, "it must be {0}".format(_DURATION["description"])))
+        return default
+    return int(length) if length == int(length) else length
