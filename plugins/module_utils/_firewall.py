@@ -241,7 +241,8 @@ def _family(
         HOST: known
         + ["-s {0} -j {1}".format(s, HOST_IN) for s in mine]
         + ["-i {0} -j {1}".format(b, HOST_IN) for b in bridges],
-        HOST_IN: [*excepted, reject],
+        # Without neighbour discovery IPv6 does not get as far as the internet.
+        HOST_IN: excepted + (["-p ipv6-icmp -j RETURN"] if version == 6 else []) + [reject],
     }
     return ["-A {0} {1}".format(chain, rule) for chain in CHAINS for rule in bodies[chain]]
 

@@ -578,7 +578,7 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "preview_gateway_acme_resolvers",
             list_of(text(r"[0-9A-Za-z.:\[\]-]+:[0-9]+", "a name server and its port")),
             [],
-            "Name servers that show the domain as the world sees it, where the host's do not.",
+            "Name servers to ask whether the challenge is there, where the domain's own can't be.",
             "['9.9.9.9:53']",
         ),
         Setting(

@@ -194,7 +194,6 @@ class Firewall:
         handle, draft = tempfile.mkstemp(dir=self.module.tmpdir)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(draft, 0o700)
         self.module.atomic_move(draft, path)
         return True
 

@@ -91,14 +91,14 @@ from ansible_collections.ephemera.preview.plugins.module_utils import _route
 
 # Traefik reads .yaml, and ignores .json; what is being written ends in neither.
 SUFFIX = ".yaml"
-SECRETS = frozenset({"users", "keyFile"})
+SECRETS = frozenset({"users", "certFile", "keyFile"})
 
 
 class Route:
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.name = module.params["name"]
-        if not re.match(r"[a-z0-9_][a-z0-9-]{0,62}\Z", self.name):
+        if not re.match(r"[a-z0-9_][a-z0-9._-]{0,199}\Z", self.name):
             module.fail_json(msg="{0!r} is not a preview's name.".format(self.name))
         self.directory = module.params["directory"]
         self.path = os.path.join(self.directory, self.name + SUFFIX)
