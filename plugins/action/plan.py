@@ -24,6 +24,7 @@ class ActionModule(PreviewAction):
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         preview, source = arguments["preview"], arguments["source"]
         settings = self.settings(task_vars)
+        grants = _plan.grants(preview, settings)
         definition = self._execute_module(
             "ephemera.preview.app_info",
             {
@@ -32,10 +33,15 @@ class ActionModule(PreviewAction):
                 "commit": preview["commit"],
                 "file": settings["preview_compose_file"] or None,
                 "project": preview["name"],
-                "variables": _plan.grants(preview, settings),
-                "sizes": sorted(settings["preview_sizes"]),
+                "variables": grants.variables,
+                "secrets": grants.secrets,
+                "profiles": settings["preview_profiles"],
+                "allow": settings["preview_compose_allow"],
+                "images": settings["preview_base_images"],
                 "frontends": settings["preview_build_frontends"],
-                "preview": preview["names"],
+                "build_secrets": sorted(settings["preview_build_secrets"]),
+                "sizes": sorted(settings["preview_sizes"]),
+                "timeout": settings["preview_compose_timeout"],
             },
             task_vars=task_vars,
         )

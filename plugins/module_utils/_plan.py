@@ -246,9 +246,16 @@ def ownership(preview: Mapping[str, Any]) -> List[str]:
     return problems
 
 
-def grants(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Dict[str, str]:
-    """The variables a Compose file may use, by name (``PREVIEW_<SERVICE>_URL`` come later)."""
-    granted = {
+class Grants(NamedTuple):
+    """The variables a Compose file may use: those that may be shown, and those that may not."""
+
+    variables: Dict[str, str]
+    secrets: Dict[str, str]
+
+
+def grants(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Grants:
+    """What the platform grants this preview; untrusted pull requests get no ``preview_secrets``."""
+    variables = {
         "PREVIEW": "true",
         "PREVIEW_APP": preview["app"],
         "PREVIEW_COMMIT": preview["commit"],
@@ -257,12 +264,11 @@ def grants(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Dict[str,
         "PREVIEW_NUMBER": str(preview["number"]),
         "PREVIEW_URL": preview["url"],
     }
-    granted.update({k: str(v) for k, v in settings["preview_environment"].items()})
+    variables.update(settings["preview_environment"])
+    secrets = dict(settings["preview_secrets"]) if preview["trusted"] else {}
     if settings["preview_secret_key"]:
-        granted["PREVIEW_SECRET"] = derive(settings["preview_secret_key"], preview, "app")
-    if preview["trusted"]:
-        granted.update({k: str(v) for k, v in settings["preview_secrets"].items()})
-    return granted
+        secrets["PREVIEW_SECRET"] = derive(settings["preview_secret_key"], preview, "app")
+    return Grants(variables, secrets)
 
 
 def secret_values(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> List[str]:
@@ -306,24 +312,6 @@ def _unescaped(value: Any) -> Any:
     if isinstance(value, list):
         return [_unescaped(v) for v in value]
     return value
-
-
-def _chosen(services: Mapping[str, Any], profiles: Sequence[str]) -> Dict[str, Any]:
-    chosen = {
-        name: service
-        for name, service in services.items()
-        if not service.get("profiles") or set(service["profiles"]) & set(profiles)
-    }
-    for name, service in chosen.items():
-        for needed, how in (service.get("depends_on") or {}).items():
-            if needed not in chosen and how.get("required", True):
-                raise PlanRefused(
-                    "services.{0}.depends_on: {1} is in a profile that is not chosen. Add one of "
-                    "its profiles ({2}) to preview_profiles.".format(
-                        name, needed, ", ".join(services.get(needed, {}).get("profiles", []))
-                    )
-                )
-    return chosen
 
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -420,7 +408,7 @@ def complete(
     preview = copy.deepcopy(dict(identity_))
     names = names_of(preview)
     warnings = preview["warnings"] + list(definition["warnings"])
-    services = _chosen(_unescaped(definition["services"]), settings["preview_profiles"])
+    services = _unescaped(definition["services"])
     if not services:
         raise PlanRefused(
             "{0}: every service is in a profile; name one in preview_profiles.".format(

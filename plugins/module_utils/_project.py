@@ -6,6 +6,7 @@ copied but values at places this module names, and every platform label is writt
 
 from __future__ import annotations
 
+import posixpath
 from typing import Any, Dict, List, Mapping
 
 LABEL = "ephemera.preview/"
@@ -14,9 +15,12 @@ LABEL = "ephemera.preview/"
 _KEPT = (
     "cap_drop",
     "command",
+    "configs",
     "entrypoint",
+    "extra_hosts",
     "init",
     "read_only",
+    "secrets",
     "shm_size",
     "stdin_open",
     "stop_grace_period",
@@ -26,6 +30,13 @@ _KEPT = (
     "ulimits",
     "user",
     "working_dir",
+    # Only where preview_compose_allow lets them pass the screen.
+    "cap_add",
+    "dns",
+    "dns_opt",
+    "dns_search",
+    "group_add",
+    "sysctls",
 )
 
 # Probes for images that everybody uses and that bring none: the TCP port, since PostgreSQL's and
@@ -75,6 +86,21 @@ def _healthcheck(planned: Mapping[str, Any], service: Mapping[str, Any]) -> Dict
     }
 
 
+def _in_tree(preview: Mapping[str, Any], path: str) -> str:
+    """A path relative to the checkout as one of the host, inside the exported tree."""
+    return posixpath.normpath(posixpath.join(preview["dir"], "source", path))
+
+
+def _files(preview: Mapping[str, Any], given: Mapping[str, Any]) -> Dict[str, Any]:
+    """The definition's configs or secrets, by name."""
+    return {
+        name: {"file": escape(_in_tree(preview, one["file"]))}
+        if "file" in one
+        else {"content": escape(one["content"])}
+        for name, one in given.items()
+    }
+
+
 def _mounts(preview: Mapping[str, Any], service: Mapping[str, Any]) -> List[Dict[str, Any]]:
     mounts = []
     for volume in service.get("volumes") or []:
@@ -82,10 +108,7 @@ def _mounts(preview: Mapping[str, Any], service: Mapping[str, Any]) -> List[Dict
         if volume.get("read_only"):
             mount["read_only"] = True
         if volume["type"] == "bind":
-            inside = volume["source"]
-            while inside.startswith("./"):
-                inside = inside[2:]
-            mount["source"] = "{0}/source/{1}".format(preview["dir"], inside)
+            mount["source"] = _in_tree(preview, volume["source"])
             mount["read_only"] = True
             mount["bind"] = {"create_host_path": False}
         elif volume["type"] == "volume" and volume.get("source"):
@@ -200,6 +223,8 @@ def render(
             "default": _network(preview, "default", internal=False),
             "edge": _network(preview, "edge", internal=True),
         },
+        "configs": _files(preview, definition.get("configs") or {}),
+        "secrets": _files(preview, definition.get("secrets") or {}),
         "volumes": {
             volume: {
                 "name": "{0}_{1}".format(preview["name"], volume),

@@ -236,6 +236,14 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "[worker]",
         ),
         Setting(
+            "preview_compose_allow",
+            list_of(text(r"[a-z_]+(=[^\x00-\x1f\x7f]+)?", "an exception such as cap_add=NET_ADMIN")),
+            [],
+            "What the Compose file may have although it is refused by default, as the refusal names "
+            "it.",
+            "[cap_add=NET_ADMIN]",
+        ),
+        Setting(
             "preview_environment",
             environment(),
             {},

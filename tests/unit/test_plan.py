@@ -154,19 +154,6 @@ def test_exactly_one_means_one():
     assert by_name(complete(of).preview)["worker"]["replicas"] == 1
 
 
-def test_profiles_are_chosen_by_the_platform():
-    of = shop(debug={"image": "x", "profiles": ["debug"]})
-    assert "debug" not in by_name(complete(of).preview)
-    assert "debug" in by_name(complete(of, preview_profiles=["debug"]).preview)
-
-
-def test_a_needed_service_in_a_profile_that_is_not_chosen_is_an_error():
-    of = shop(debug={"image": "x", "profiles": ["tools"]})
-    of["services"]["web"]["depends_on"]["debug"] = {"condition": "service_started"}
-    with pytest.raises(_plan.PlanRefused, match=r"preview_profiles.*|profile that is not chosen"):
-        complete(of)
-
-
 def test_prebuilt_images_are_not_built():
     services = by_name(
         complete(preview_images={"web": "registry.example.com/shop:{commit}"}).preview
@@ -217,10 +204,10 @@ def test_a_hook_may_not_carry_a_secret_in_its_arguments():
 
 def test_untrusted_pull_requests_see_no_secrets():
     given_ = {"preview_secrets": {"TOKEN": SECRET}, "preview_secret_key": KEY}
-    assert _plan.grants(identity(**given_), settings(**given_))["TOKEN"] == SECRET
+    assert _plan.grants(identity(**given_), settings(**given_)).secrets["TOKEN"] == SECRET
     given_["preview_trusted"] = False
     granted = _plan.grants(identity(**given_), settings(**given_))
-    assert "TOKEN" not in granted
+    assert "TOKEN" not in {**granted.variables, **granted.secrets}
 
 
 def test_derived_secrets_differ_by_everything_that_identifies():
