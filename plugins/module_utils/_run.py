@@ -1,0 +1,109 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One command within limits: time, memory, and how much it may write."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import tempfile
+from typing import IO, Dict, NamedTuple, Optional, Sequence
+
+
+class Ended(NamedTuple):
+    """How a command ended. `timed_out`: the deadline killed it, with all that it had started."""
+
+    rc: int
+    out: bytes
+    err: str
+    timed_out: bool
+
+
+def limited(
+    argv: Sequence[str],
+    *,
+    env: Dict[str, str],
+    cwd: str,
+    seconds: float,
+    memory: Optional[int] = None,
+    file_size: Optional[int] = None,
+    out_size: Optional[int] = None,
+    keep: int = 1 << 20,
+    stdin: bytes = b"",
+    pass_fds: Sequence[int] = (),
+    grace: float = 0,
+) -> Ended:
+    """Run `argv` with exactly `env`, in a process group of its own.
+
+    In bytes: `memory` bounds its address space; `file_size` each file it writes, where more is an
+    error to it; `out_size` its output, where more is its end. Of each output the last `keep` are
+    returned. At the deadline the whole group is killed; with `grace`, it is asked to end that many
+    seconds earlier, so that a client can tell its server to stop.
+    """
+
+    def prepare() -> None:
+        os.umask(0o022)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        size = out_size or file_size
+        for kind, limit in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, size)):
+            if limit is not None:
+                resource.setrlimit(kind, (limit, limit))
+        if not out_size:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    # Files, not pipes: what a server sends as "remote: …" must not fill our memory.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with subprocess.Popen(
+            list(argv),
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=err,
+            pass_fds=tuple(pass_fds),
+            preexec_fn=prepare,
+            start_new_session=True,
+        ) as process:
+            timed_out = _wait(process, stdin, max(seconds, 0.0), grace)
+        return Ended(process.returncode, _tail(out, keep), _text(_tail(err, keep)), timed_out)
+
+
+def _wait(process: subprocess.Popen[bytes], stdin: bytes, seconds: float, grace: float) -> bool:
+    """Wait for the end of the process, or end it. True when the deadline did."""
+    timed_out = False
+    try:
+        try:
+            process.communicate(stdin, timeout=max(seconds - grace, 0.0))
+        except subprocess.TimeoutExpired:
+            timed_out = True
+            if grace:
+                _signal_group(process.pid, signal.SIGINT)
+                process.wait(grace)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        # Also after a good end: nothing that it started may outlive it.
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+    return timed_out
+
+
+def _signal_group(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _tail(stream: IO[bytes], keep: int) -> bytes:
+    stream.seek(max(stream.seek(0, os.SEEK_END) - keep, 0))
+    return stream.read(keep)
+
+
+def _text(data: bytes) -> str:
+    """Printable text: control characters of a hostile server never reach a terminal or a log."""
+    text = data.decode("utf-8", "replace")
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text.replace("\r", "\n"))

@@ -1,0 +1,217 @@
+#!/usr/bin/python
+
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: source
+short_description: Bring exactly one commit to a folder, whatever its repository tries
+version_added: "0.1.0"
+description:
+  - Fetches one commit of a Git repository and exports its files, byte for byte, to a folder
+    without C(.git). It is that commit, or the task fails.
+  - Nothing that the repository holds is run or followed, neither hooks, filters, monitors,
+    submodules nor LFS, and no configuration of the machine or the user is read.
+  - Needs C(git) 2.24 or newer, for C(ssh) addresses an OpenSSH client too.
+author: ephemera.preview contributors (@ephemera-preview)
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+attributes:
+  check_mode:
+    support: full
+    details:
+      - It really fetches, since all that follows needs the files, but into a temporary folder of
+        its own. RV(temporary) names it, for the caller to remove.
+  diff_mode:
+    support: none
+  platform:
+    platforms: posix
+options:
+  commit:
+    description: The commit, 40 hexadecimal digits.
+    type: str
+    required: true
+  dest:
+    description:
+      - The folder for it. The files come to C(source) in it. C(source.git) beside them is a bare
+        repository, which makes the next fetch a small one.
+    type: path
+    required: true
+  url:
+    description:
+      - Where the repository is. C(https://), C(ssh://), C(user@host:path) or the absolute path of a
+        folder.
+      - C(http://) is used without O(token), or to this machine itself.
+      - Redirects are not followed.
+    type: str
+  ref:
+    description:
+      - The reference that the commit is on, such as C(refs/pull/42/head). The commit has to be its
+        newest, or one of the few before it.
+      - Without it the commit itself is asked for, which not every server allows.
+    type: str
+  checkout:
+    description:
+      - A checkout of CI's, to take the commit from instead of O(url). Its configuration and hooks
+        are not read, its files not used. Only its objects are, and every one is checked.
+    type: path
+  token:
+    description: The password for O(url), shown to that server only.
+    type: str
+  user:
+    description: The user's name that goes with O(token).
+    type: str
+    default: x-access-token
+  key_file:
+    description: The private key for an C(ssh) O(url), a file where the module runs.
+    type: path
+  host_keys:
+    description:
+      - The host keys that an C(ssh) server may show, in lines as C(known_hosts) has them. Without
+        them, those that the machine and the user know.
+    type: str
+  proxy:
+    description: The proxies to go through.
+    type: dict
+    default: {}
+    suboptions:
+      http:
+        description: The proxy for C(http).
+        type: str
+      https:
+        description: The proxy for C(https).
+        type: str
+      "no":
+        description: What is reached without a proxy, separated by commas.
+        type: str
+  ca:
+    description: Certificates to trust besides the system's, as PEM text.
+    type: str
+  timeout:
+    description: How many seconds all of it may take.
+    type: int
+    default: 300
+  max_size:
+    description: How many MiB a fetch, and the files of the commit, may take.
+    type: int
+    default: 2048
+"""
+
+EXAMPLES = r"""
+- name: Fetch the commit of pull request 42
+  ephemera.preview.source:
+    url: https://github.com/acme/shop.git
+    ref: refs/pull/42/head
+    commit: 5f3c9d2f0b7e4a61c8d95b3a2e1f7c6d4b8a9e02
+    dest: /var/lib/ephemera-preview/previews/shop-pr-42
+    token: "{{ vault_github_token }}"
+  register: source
+
+- name: Take the commit from the checkout that CI made
+  ephemera.preview.source:
+    checkout: /builds/acme/shop
+    commit: 5f3c9d2f0b7e4a61c8d95b3a2e1f7c6d4b8a9e02
+    dest: /var/lib/ephemera-preview/previews/shop-pr-42
+"""
+
+RETURN = r"""
+commit:
+  description: The commit.
+  returned: success
+  type: str
+tree:
+  description: The id of the commit's root tree. Two commits with the same have the same files.
+  returned: success
+  type: str
+path:
+  description: The folder of the files.
+  returned: success
+  type: str
+git_dir:
+  description: The bare repository that holds the commit.
+  returned: success
+  type: str
+temporary:
+  description: In check mode, the folder to remove when the files are no longer needed.
+  returned: success
+  type: str
+missing:
+  description: What the files lack, in sentences. Submodules and the content of LFS are not fetched.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import os
+import shutil
+import tempfile
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ephemera.preview.plugins.module_utils import _source
+
+TEMPORARY = "ephemera-preview-check-"
+
+
+def temporary_folder() -> str:
+    """A new one; those that nobody has removed for a day are."""
+    parent = tempfile.gettempdir()
+    for name in os.listdir(parent):
+        path = os.path.join(parent, name)
+        if name.startswith(TEMPORARY) and not os.path.islink(path):
+            state = os.stat(path)
+            if state.st_uid == os.getuid() and state.st_mtime < time.time() - 86400:
+                shutil.rmtree(path, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=TEMPORARY)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "commit": {"type": "str", "required": True},
+            "dest": {"type": "path", "required": True},
+            "url": {"type": "str"},
+            "ref": {"type": "str"},
+            "checkout": {"type": "path"},
+            "token": {"type": "str", "no_log": True},
+            "user": {"type": "str", "default": "x-access-token"},
+            "key_file": {"type": "path", "no_log": False},
+            "host_keys": {"type": "str", "no_log": False},
+            "proxy": {
+                "type": "dict",
+                "default": {},
+                "options": {
+                    "http": {"type": "str", "no_log": True},
+                    "https": {"type": "str", "no_log": True},
+                    "no": {"type": "str"},
+                },
+            },
+            "ca": {"type": "str"},
+            "timeout": {"type": "int", "default": 300},
+            "max_size": {"type": "int", "default": 2048},
+        },
+        required_one_of=[("url", "checkout")],
+        supports_check_mode=True,
+    )
+    wanted = module.params
+    origin = _source.Origin(**{name: wanted[name] for name in _source.Origin._fields})
+    limits = _source.Limits(seconds=wanted["timeout"], size=wanted["max_size"] << 20)
+    dest, temporary = wanted["dest"], ""
+    if module.check_mode and not _source.exported(dest, wanted["commit"]):
+        dest = temporary = temporary_folder()
+    try:
+        result = _source.export(dest, wanted["commit"], origin, limits)
+    except (_source.SourceRefused, OSError) as refused:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+        module.fail_json(msg=str(refused))
+    for sentence in result.missing:
+        module.warn(sentence)
+    module.exit_json(temporary=temporary, **result._asdict())
+
+
+if __name__ == "__main__":
+    main()
