@@ -95,6 +95,7 @@ class _Reader:
         self.variables.granted["COMPOSE_PROJECT_NAME"] = request.project
         self.problems: List[str] = []
         self.warnings: List[str] = []
+        self.notes: Dict[Tuple[str, str], List[str]] = {}
         self.file = ""
         self.base = ""
         self.lines: Dict[Path, int] = {}
@@ -116,7 +117,7 @@ class _Reader:
         )
         screened = _screen.screen(document, policy)
         self.tell_all(screened.problems)
-        self.warnings += _screen.describe_notes(screened.notes, self.file)
+        self.note(screened)
         clean = _screen.long_mounts(screened.value)
         self.drop_left_out(clean)
         files = self.settle_paths(clean)
@@ -150,7 +151,7 @@ class _Reader:
             configs=_interpolate.escape(self.contents(normal.get("configs", {}))),
             secrets=_interpolate.escape(self.contents(normal.get("secrets", {}))),
             x_preview={"web": found.web, "services": found.services},
-            warnings=self.warnings,
+            warnings=_screen.describe_notes(self.notes, self.file) + self.warnings,
             digests=digests,
         )
 
@@ -163,6 +164,11 @@ class _Reader:
 
     def tell(self, path: Path, value: Any, reason: str) -> None:
         self.tell_all([Problem(path, value, reason)])
+
+    def note(self, screened: _screen.Screened) -> None:
+        for key, services in screened.notes.items():
+            known = self.notes.setdefault(key, [])
+            known += [service for service in services if service not in known]
 
     # -- the file ---------------------------------------------------------------------------
 
@@ -444,7 +450,7 @@ class _Reader:
         normal = _screen.without_names(_interpolate.unescape(found), self.request.project)
         screened = _screen.screen(normal, policy)
         self.tell_all(screened.problems)
-        self.warnings += _screen.describe_notes(screened.notes, self.file)
+        self.note(screened)
         self.stop_at_problems()
         return screened.value
 

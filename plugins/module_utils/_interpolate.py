@@ -151,7 +151,7 @@ _BLANK = " \t\v\f\r\x85\xa0"
 _SPACE = _BLANK + "\n"
 _KEY = re.compile(r"[^\W]|[.\-\[\]]")
 _EXPORT = re.compile(r"export[ \t\v\f\r\x85\xa0]+")
-_ESCAPE = re.compile(r'\\(?:([abcfnrtv$"\\])|0([0-7]{3}))')
+_ESCAPE = re.compile(r'\\(?:([abcfnrtv$"\\])|0([0-9]{0,3}))')
 _ESCAPES = dict(zip('abfnrtv"\\', '\a\b\f\n\r\t\v"\\'), **{"$": "$$", "c": "\\c"})
 
 
@@ -230,8 +230,10 @@ def _unescaped(value: str) -> str:
     def replaced(match: "re.Match[str]") -> str:
         if match.group(1):
             return _ESCAPES[match.group(1)]
-        code = int(match.group(2), 8)
-        return chr(code) if code < 256 else match.group()
+        digits = match.group(2)
+        is_octal = re.fullmatch("[0-3][0-7]{2}", digits)
+        # What is no character loses its 0: Compose does so.
+        return chr(int(digits, 8)) if is_octal else "\\" + digits
 
     return _ESCAPE.sub(replaced, value)
 
