@@ -43,14 +43,13 @@ class ActionModule(PreviewAction):
         result = {
             "changed": False,
             "msg": said,
+            "headline": _announce.headline(report),
             "ansible_stats": {
                 "data": {"preview": report},
                 "per_host": False,
                 "aggregate": False,
             },
         }
-        if outcome == "failed":
-            result.update(failed=True, msg=_announce.headline(report))
         if outcome == "planned":
             before = preview["observed"]["state"].get("wanted", {})
             result["changed"] = before != preview["wanted"]

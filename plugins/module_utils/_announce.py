@@ -55,7 +55,7 @@ def report(
         "stages": stages,
         "seconds": sum(s["seconds"] for s in stages),
         "failure": told,
-        "warnings": list(preview.get("warnings", [])),
+        "notes": list(preview.get("notes", [])),
     }
 
 
@@ -92,7 +92,7 @@ def lines(of: Mapping[str, Any]) -> List[str]:
         out += ["{0}: {1}".format(name, url) for name, url in sorted(of["services"].items())]
         timings = ["{name} {seconds} s".format(**stage) for stage in of["stages"]]
         out.append("Stages: " + ", ".join(timings))
-    out += ["Note: " + warning for warning in of["warnings"]]
+    out += ["Note: " + warning for warning in of["notes"]]
     return out
 
 
@@ -123,7 +123,7 @@ def markdown(of: Mapping[str, Any]) -> str:
     if of["stages"]:
         out.append("Stages: " + ", ".join("{name} {seconds} s".format(**s) for s in of["stages"]))
         out.append("")
-    out += ["> " + re.sub(r"\s+", " ", w) for w in of["warnings"]]
+    out += ["> " + re.sub(r"\s+", " ", w) for w in of["notes"]]
     return "\n".join(out) + "\n"
 
 

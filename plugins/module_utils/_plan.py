@@ -82,9 +82,7 @@ def repository_identity(settings: Mapping[str, Any]) -> Tuple[str, str]:
     )
 
 
-def identity(
-    app: str, settings: Mapping[str, Any], run: str, builder: str, warnings: Iterable[str] = ()
-) -> Dict[str, Any]:
+def identity(app: str, settings: Mapping[str, Any], run: str, builder: str) -> Dict[str, Any]:
     """The part of ``preview`` that needs no checkout.
 
     :raises _names.NameRefused: the app, number, domain or host format is not usable.
@@ -122,7 +120,7 @@ def identity(
         "dir": "{0}/previews/{1}".format(settings["preview_state_dir"], names.name),
         "builder": builder,
         "no_log": settings["preview_no_log"],
-        "warnings": list(warnings),
+        "notes": [],
     }
 
 
@@ -330,7 +328,7 @@ def _resources(
     service: Mapping[str, Any],
     size: Optional[str],
     settings: Mapping[str, Any],
-    warnings: List[str],
+    notes: List[str],
 ) -> Dict[str, Any]:
     """Limits of one service: as its file asks, within the largest size; else of its size."""
     sizes = settings["preview_sizes"]
@@ -348,7 +346,7 @@ def _resources(
     }
     for key, top in most.items():
         if not 0 < asked[key] <= top:
-            warnings.append(
+            notes.append(
                 "services.{0}: {1} {2} is more than the largest of preview_sizes; "
                 "{3} is used.".format(name, key, asked[key], top)
             )
@@ -407,7 +405,7 @@ def complete(
     """
     preview = copy.deepcopy(dict(identity_))
     names = names_of(preview)
-    warnings = preview["warnings"] + list(definition["warnings"])
+    notes = preview["notes"] + list(definition["notes"])
     services = _unescaped(definition["services"])
     if not services:
         raise PlanRefused(
@@ -473,7 +471,7 @@ def complete(
                 "completes": name in completes,
                 "replicas": 1 if exactly_one else int(replicas),
                 "exactly_one": exactly_one,
-                "resources": _resources(name, service, wish.get("size"), settings, warnings),
+                "resources": _resources(name, service, wish.get("size"), settings, notes),
                 "environment_names": sorted(service.get("environment") or {}),
                 "expose": port
                 and {
@@ -501,7 +499,7 @@ def complete(
             if volume["type"] == "volume" and volume.get("source")
         }
     )
-    preview["warnings"] = warnings
+    preview["notes"] = notes
     preview["subnets"] = _subnets(preview, settings, taken)
     preview["wanted"] = _summary(preview)
     secrets = secret_values(preview, settings)

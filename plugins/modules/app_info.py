@@ -188,7 +188,7 @@ x_preview:
           expose: {port: 8000}
           size: small
           exactly_one: false
-warnings:
+notes:
   description: What was left out of the file, and why.
   returned: success
   type: list
@@ -282,7 +282,10 @@ def main() -> None:
     # the invocation that is returned with it.
     module.params["secrets"] = {}
     module.no_log_values.clear()
-    module.exit_json(changed=False, **definition._asdict())
+    result = definition._asdict()
+    # Ansible has a use of its own for the key "warnings".
+    result["notes"] = result.pop("warnings")
+    module.exit_json(changed=False, **result)
 
 
 if __name__ == "__main__":

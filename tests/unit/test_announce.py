@@ -13,7 +13,7 @@ PREVIEW = {
     "url": "https://shop-pr-42.preview.example.com",
     "host": "shop-pr-42.preview.example.com",
     "web": "web",
-    "warnings": ["services.web.restart is ignored"],
+    "notes": ["services.web.restart is ignored"],
     "services": [
         {
             "name": "web",

@@ -44,7 +44,7 @@ def definition(**services):
         "services": services,
         "volumes": {"data": {}},
         "x_preview": {"web": "web", "services": x},
-        "warnings": [],
+        "notes": [],
         "digests": dict.fromkeys(services, "d" * 64),
     }
 
@@ -130,7 +130,7 @@ def test_a_service_may_ask_for_less_than_the_largest_size_but_not_for_more():
         of = shop()
         of["services"]["web"]["deploy"] = limits
         done = complete(of)
-        return by_name(done.preview)["web"]["resources"]["memory"], done.preview["warnings"]
+        return by_name(done.preview)["web"]["resources"]["memory"], done.preview["notes"]
 
     assert memory("100M") == (100 << 20, [])
     top = max(_plan.to_bytes(s["memory"]) for s in settings()["preview_sizes"].values())
