@@ -28,7 +28,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._screen import (
 SIZE_MAX = 256 << 10
 FRONTENDS = ("docker/dockerfile:1", "docker/dockerfile:1.*")
 
-_DIRECTIVE = re.compile(r"\s*(?:#|//)\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S.*?)\s*\Z")
+_DIRECTIVE = re.compile(r"\s*(?:#|//)\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S+)")
 _FROM = re.compile(r"from\s+(?:--\S+\s+)*(\S+)(?:\s+as\s+(\S+))?", re.IGNORECASE)
 _ARG = re.compile(r"arg\s+(.*)", re.IGNORECASE | re.DOTALL)
 _USES = re.compile(r"(?:--from=|[,=\s]from=)[\"']?([^\s,\"']+)")
@@ -83,7 +83,7 @@ def syntaxes(text: str) -> List[str]:
             break
         match = _DIRECTIVE.match(line)
         if match and match.group(1).lower() == "syntax":
-            found.append(match.group(2).split(" ")[0])
+            found.append(match.group(2))
     body = text.split("\n", 1)[-1] if text.startswith("#!") else text
     if body.lstrip().startswith("{"):
         try:
@@ -112,7 +112,7 @@ def parse(text: str, heredocs: bool = True) -> List[Instruction]:
     """
     escape = "\\"
     head = re.match(r"(?:\s*#[^\n]*\n)*", text.lstrip("\ufeff"))
-    if head and re.search(r"(?im)^\s*#\s*escape\s*=\s*`", head.group()):
+    if head and re.search(r"(?im)^[ \t]*#[ \t]*escape[ \t]*=[ \t]*`", head.group()):
         escape = "`"
     found: List[Instruction] = []
     parts: List[str] = []

@@ -9,7 +9,10 @@ import json
 from typing import Any, Iterable, List, Sequence, Tuple, Union
 
 SHOWN = 25
-"""So many problems are told at once; of the rest, their number."""
+"""So many problems are told in a message; of the rest, their number."""
+
+KEPT = 200
+"""So many are returned."""
 
 Path = Tuple[Union[str, int], ...]
 
@@ -18,7 +21,7 @@ class Refused(Exception):
     """The definition can't be used. ``problems`` holds one sentence for each thing wrong."""
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems: List[str] = list(dict.fromkeys(problems))
+        self.problems: List[str] = list(dict.fromkeys(problems))[:KEPT]
         super().__init__(listing(self.problems))
 
 

@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Op
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _names
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import (
+    SHOWN,
     Path,
     key_path,
     plain,
@@ -200,6 +201,8 @@ def duration(most: float = 86400) -> Check:
 
 
 def service_name(value: Any, policy: Policy) -> Optional[str]:
+    if not isinstance(value, str):
+        return "it must be the name of a service"
     try:
         _names.service_name(value)
     except _names.NameRefused as refusal:
@@ -276,8 +279,8 @@ def name_or_variable(value: Any, policy: Policy) -> Optional[str]:
 
 
 _IMAGE = re.compile(
-    r"(?:(?P<host>[a-zA-Z0-9.-]+(?::[0-9]{1,5})?)/)?(?P<path>[a-z0-9._/-]+)"
-    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?"
+    r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]{1,5})?/)?[a-z0-9]+(?:(?:[._/]|__|-+)[a-z0-9]+)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
 
 
@@ -316,7 +319,7 @@ def image(value: Any, policy: Policy) -> Optional[str]:
     wrong = text(value, policy)
     if wrong:
         return wrong
-    if not _IMAGE.fullmatch(value) or "//" in value:
+    if len(value) > 512 or not _IMAGE.fullmatch(value):
         return "it is no name of an image such as postgres:17"
     # Docker takes such a name for the beginning of an image's id: any image on the host.
     if re.fullmatch(r"[0-9a-f]+|sha256:[0-9a-f]+", value):
@@ -981,10 +984,14 @@ class _Walk:
         return taken
 
     def unknown(self, pattern: str, path: Path, key: str, value: Any) -> None:
-        extensible = pattern in ("", "services.*")
-        near = difflib.get_close_matches(key, ["x-preview"], 1, 0.8)
-        if key.startswith("x-") and not (extensible and near and key != "x-preview"):
+        if len(self.problems) > SHOWN:
+            self.wrong(path, value, "this key is not known")
             return
+        extensible = pattern in ("", "services.*")
+        if key.startswith("x-"):
+            near = difflib.get_close_matches(key, ["x-preview"], 1, 0.8)
+            if not extensible or not near or key == "x-preview":
+                return
         known = [k for k in _BELOW[pattern] if k != "*"] + (["x-preview"] if extensible else [])
         guess = difflib.get_close_matches(key, known, 1, 0.7)
         self.wrong(

@@ -30,7 +30,11 @@ _DURATION = {
     "description": "a time such as 30s or 5m, or a number of seconds, up to an hour",
     "anyOf": [
         {"type": "number", "exclusiveMinimum": 0, "maximum": TIME_MAX},
-        {"type": "string", "pattern": r"^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)?)+$"},
+        {
+            "type": "string",
+            "maxLength": 60,
+            "pattern": r"^([0-9]+(\.[0-9]+)?|([0-9]+(\.[0-9]+)?(ms|s|m|h))+)$",
+        },
     ],
 }
 _WHOLE = r"^[0-9]{1,5}$"
@@ -182,12 +186,15 @@ def validate(top: Any, services: Mapping[str, Any]) -> List[Problem]:
 
 
 def _errors(value: Any, schema: Mapping[str, Any], path: Path) -> Iterator[Problem]:
-    # jsonschema 3 does not know the draft; these schemas use nothing that is new in it.
-    kind = getattr(jsonschema, "Draft202012Validator", jsonschema.Draft7Validator)
     without = {k: v for k, v in schema.items() if k != "$schema"}
-    for error in kind(without).iter_errors(value):
+    for error in validator()(without).iter_errors(value):
         for problem in _told(error, path):
             yield problem
+
+
+def validator() -> Any:
+    """jsonschema's class for the schema; version 3 has none, and this one serves as well."""
+    return getattr(jsonschema, "Draft202012Validator", None) or jsonschema.Draft7Validator
 
 
 def _told(error: Any, path: Path) -> Iterator[Problem]:
@@ -195,7 +202,7 @@ def _told(error: Any, path: Path) -> Iterator[Problem]:
     if error.validator == "additionalProperties":
         known = list(error.schema["properties"])
         for key in sorted(set(error.instance) - set(known)):
-            near = difflib.get_close_matches(key, known, 1, 0.6)
+            near = difflib.get_close_matches(key[:40], known, 1, 0.6)
             yield Problem(
                 at + (key,),
                 error.instance[key],
@@ -203,25 +210,32 @@ def _told(error: Any, path: Path) -> Iterator[Problem]:
                 if near
                 else "this key is not known; {0} are".format(", ".join(known)),
             )
-        return
-    if error.validator == "anyOf":
-        # The form that was meant is the one of the same type as the value.
-        meant = [e for e in error.context if len(e.relative_path) or e.validator != "type"]
-        deeper = [e for e in meant if e.validator not in ("pattern", "enum", "minimum", "maximum")]
-        if isinstance(error.instance, (dict, list)) and deeper:
-            for each in deeper:
-                for problem in _told(each, path):
-                    yield problem
-            return
-    if error.validator == "required":
+    elif error.validator == "required":
         yield Problem(at, error.instance, "it needs {0}".format(", ".join(error.validator_value)))
-        return
-    yield Problem(at, error.instance, "it must be {0}".format(_words_for(error)))
+    else:
+        inner = _meant(error)
+        for each in inner:
+            for problem in _told(each, path):
+                yield problem
+        if not inner:
+            yield Problem(at, error.instance, "it must be " + error.schema["description"])
 
 
-def _words_for(error: Any) -> str:
-    described = error.schema.get("description") if isinstance(error.schema, Mapping) else None
-    return str(described or "of another form ({0})".format(error.message[:80]))
+def _meant(error: Any) -> List[Any]:
+    """Of a value that may have several forms: the errors of the one that was meant.
+
+    That is the one of the same type as the value, where it says more than that all is wrong.
+    """
+    forms: Dict[Any, List[Any]] = {}
+    for each in error.context or ():
+        forms.setdefault(each.relative_schema_path[0], []).append(each)
+    for errors in forms.values():
+        if all(len(e.relative_path) or e.validator in _TELLING for e in errors):
+            return errors
+    return []
+
+
+_TELLING = ("additionalProperties", "required")
 
 
 # -- its meaning --------------------------------------------------------------------------------

@@ -304,6 +304,7 @@ def _expand(node: _Node, path: Path, lines: Dict[Path, int], name: str) -> Any:
     for key, value in zip(items[::2], items[1::2]):
         if key.value is not _MERGE:
             own[key.value] = _expand(value, path + (key.value,), lines, name)
+            lines[path + (key.value,)] = key.line
             continue
         for source in value.items if isinstance(value, _List) and value.items else [value]:
             if not isinstance(source, _Map):

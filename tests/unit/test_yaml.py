@@ -17,9 +17,9 @@ from ansible_collections.ephemera.preview.plugins.module_utils._refusal import R
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LAUGHS = "a: &a [{0}]\n".format(", ".join(["lol"] * 9)) + "".join(
+LAUGHS = f"a: &a [{', '.join(['lol'] * 9)}]\n" + "".join(
     f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n"
-    for before, name in zip("abcdefgh", "bcdefghi")
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
 
@@ -119,7 +119,7 @@ deep:
         ("1: x\n", "a key must be a text"),
         ("[a]: x\n", "a key must be a text"),
         ("true: x\n", "a key must be a text"),
-        ("{0}: x\n".format("k" * 300), "a key is longer than 256 characters"),
+        ("k" * 300 + ": x\n", "a key is longer than 256 characters"),
         ("<<: 1\n", "<< takes a mapping"),
         ("<<: [1]\n", "<< takes a mapping"),
         ("", "is empty"),
@@ -142,7 +142,7 @@ def test_limits(parser: str) -> None:
     assert "nested deeper than 3 levels" in problem("a: &x [[1]]\nb: [*x]\n", depth=3)
     assert load("a: &x [1, 2]\nb: *x\n", nodes=9) == {"a": [1, 2], "b": [1, 2]}
     assert "more than 8 values" in problem("a: &x [1, 2]\nb: *x\n", nodes=8)
-    text = "x: &x {0}\n".format("t" * 200000) + "".join(f"k{i}: *x\n" for i in range(10))
+    text = f"x: &x {'t' * 200000}\n" + "".join(f"k{i}: *x\n" for i in range(10))
     assert "1024 KiB" in problem(text)
 
 
