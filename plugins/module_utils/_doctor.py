@@ -113,7 +113,7 @@ TROUBLES: Dict[str, Trouble] = {
     ),
     "secrets.missing": Trouble(
         PROBLEM,
-        "preview_secret_key is not set, and {needed} needs it.",
+        "preview_secret_key is not set, and preview_secrets need it.",
         "Put what `openssl rand -hex 32` prints into a vault, and set preview_secret_key to it.",
     ),
     "secrets.weak": Trouble(
@@ -603,9 +603,8 @@ def _settings(facts: Facts) -> Iterator[Finding]:
 
 def _secrets(facts: Facts) -> Iterator[Finding]:
     key = facts.settings["preview_secret_key"]
-    needed = [name for name in ("preview_secrets", "preview_auth_users") if facts.settings[name]]
-    if not key and needed:
-        yield _trouble(facts, "secrets.missing", needed=" and ".join(needed))
+    if not key and facts.settings["preview_secrets"]:
+        yield _trouble(facts, "secrets.missing")
     elif key and len(set(key)) < 8:
         yield _trouble(facts, "secrets.weak", distinct=len(set(key)))
     elif key:

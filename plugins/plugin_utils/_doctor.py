@@ -105,7 +105,7 @@ def look(
         look_at_machine(action, facts, task_vars, asking)
         log_in(action, facts)
     if _doctor.CONTROLLER in places:
-        look_from_outside(facts, task_vars)
+        look_from_outside(facts)
     return facts, places
 
 
@@ -251,15 +251,14 @@ def _manifest(collection: str) -> dict[str, Any]:
     return dict(yaml.safe_load((folder / "galaxy.yml").read_text(encoding="utf-8")))
 
 
-def look_from_outside(facts: Facts, task_vars: Mapping[str, Any]) -> None:
+def look_from_outside(facts: Facts) -> None:
     """A random preview's name, and who answers there: as a reviewer who is on the controller."""
     names = _random_name(facts)
     if not names:
         return
     facts.name = resolve(names.host, names.domain)
     if facts.machine and not facts.local:
-        target = str(task_vars.get("ansible_host") or task_vars["inventory_hostname"])
-        facts.machine.addresses += resolve(target, target).addresses
+        facts.machine.addresses += resolve(facts.where, "").addresses
     gateway = facts.machine.gateway if facts.machine else None
     if not gateway or gateway.state != "running" or names.port not in gateway.ports:
         return
@@ -408,11 +407,14 @@ def _where(action: PreviewAction, task_vars: Mapping[str, Any]) -> str:
     """The machine that the task's connection leads to, as a person would look for it."""
     if action._connection.transport == "local":
         return "this machine"
-    delegate = action._task.delegate_to
-    if delegate:
-        known = task_vars.get("ansible_delegated_vars", {}).get(delegate, {})
-        return str(known.get("ansible_host") or delegate)
-    return str(task_vars.get("ansible_host") or task_vars["inventory_hostname"])
+    for option in ("host", "remote_addr"):
+        try:
+            found = action._connection.get_option(option)
+        except KeyError:
+            continue
+        if found:
+            return str(found)
+    return str(action._task.delegate_to or task_vars["inventory_hostname"])
 
 
 def _text(path: str) -> str | None:
