@@ -98,7 +98,7 @@ class Route:
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.name = module.params["name"]
-        if not re.match(r"[a-z0-9_][a-z0-9._-]{0,199}\Z", self.name):
+        if not re.match(r"\.?[a-z0-9][a-z0-9.-]{0,199}\Z", self.name):
             module.fail_json(msg="{0!r} is not a preview's name.".format(self.name))
         self.directory = module.params["directory"]
         self.path = os.path.join(self.directory, self.name + SUFFIX)

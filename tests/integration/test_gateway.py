@@ -1,0 +1,730 @@
+"""The gateway and the wall, tried from outside and from inside real containers."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.ephemera.preview.plugins.module_utils import _route
+from conftest import Platform, docker, free_port, holdings
+
+GATEWAY = "ephemera-preview-gateway"
+IMAGE = "python:3.13-slim"
+DOMAIN = "example.test"
+PEBBLE = "github.com/letsencrypt/pebble/v2/cmd/{0}@v2.10.1"
+
+# Answers with the request's headers, so that a test sees what an app sees.
+ECHO = """
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Echo(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = str(self.headers).encode() + b" " * (5000 if self.path == "/big" else 0)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_OPTIONS = do_POST = do_GET
+ThreadingHTTPServer(("", 8080), Echo).serve_forever()
+"""
+
+# Prints the names of those addresses that a connection is made to.
+REACH = """
+import concurrent.futures, json, socket, sys
+def reach(item):
+    host, port = item[1].rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), 2).close()
+    except OSError:
+        return ""
+    return item[0]
+targets = json.loads(sys.argv[1]).items()
+print(*concurrent.futures.ThreadPoolExecutor(20).map(reach, targets))
+"""
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: str
+
+
+@dataclass
+class Preview:
+    """What the rest of the collection makes of a preview, as far as the gateway is concerned."""
+
+    name: str
+    octet: int
+    host: str = ""
+
+    def __post_init__(self) -> None:
+        self.host = self.host or f"{self.name}.{DOMAIN}"
+
+    def start(self) -> Preview:
+        labels = [f"--label=ephemera.preview/name={self.name}"]
+        for key, number, options in (("default", 0, []), ("edge", 64, ["--internal"])):
+            subnet = f"--subnet=10.213.{self.octet}.{number}/26"
+            docker("network", "create", *labels, *options, subnet, f"{self.name}_{key}")
+        run = ["run", "--detach", *labels, "--security-opt=no-new-privileges"]
+        network = f"--network={self.name}_default"
+        docker(*run, network, f"--name={self.web}", IMAGE, "python", "-c", ECHO)
+        alias = f"--alias=web.{self.name}.preview.internal"
+        docker("network", "connect", alias, f"{self.name}_edge", self.web)
+        return self
+
+    def remove(self) -> None:
+        containers = docker("ps", "-aq", f"--filter=name=^{self.name}-").split()
+        if containers:
+            docker("rm", "--force", "--volumes", *containers)
+        for key in ("default", "edge"):
+            docker("network", "disconnect", "-f", f"{self.name}_{key}", GATEWAY, check=False)
+            docker("network", "rm", f"{self.name}_{key}", check=False)
+
+    def address(self, key: str = "default", container: str = "") -> str:
+        held = docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", container or self.web)
+        return str(json.loads(held)[f"{self.name}_{key}"]["IPAddress"])
+
+    @property
+    def web(self) -> str:
+        return f"{self.name}-web-1"
+
+    def route(self, **settings: Any) -> dict[str, Any]:
+        exposed = {
+            "host": self.host,
+            "alias": f"web.{self.name}.preview.internal",
+            "port": 8080,
+        }
+        defaults = {
+            "preview_auth_users": {},
+            "preview_rate_limit": 0,
+            "preview_secret_key": "k" * 32,
+        }
+        services = [{"name": "web", "expose": exposed}]
+        return _route.route({"name": self.name, "services": services}, defaults | settings)
+
+    def reaches(self, targets: dict[str, str], network: str = "") -> set[str]:
+        """Which of these addresses this preview gets a connection to, by their names.
+
+        :param network: ask from another container on this network of its.
+        """
+        where = ["run", "--rm", f"--network={network}", IMAGE] if network else ["exec", self.web]
+        return set(docker(*where, "python", "-c", REACH, json.dumps(targets)).split())
+
+
+@dataclass
+class Host:
+    """A Docker host with a gateway, and what a test leads it to."""
+
+    platform: Platform
+    https: int
+    metrics: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def play(self, *arguments: str, **settings: Any) -> Any:
+        return self.platform.play(
+            "gateway",
+            *arguments,
+            preview_domain=DOMAIN,
+            preview_gateway_https_port=self.https,
+            preview_gateway_metrics_port=self.metrics,
+            **(self.settings | settings),
+        )
+
+    def route(self, preview: Preview, content: dict[str, Any] | None) -> Any:
+        """Lead to a preview, or no more; the outcome of the one task that does it."""
+        task = {
+            "name": "Lead to it",
+            "ephemera.preview.route": {
+                "name": preview.name,
+                "state": "absent" if content is None else "present",
+                "content": content,
+                "directory": f"{self.platform.state}/gateway/routes",
+                "network": f"{preview.name}_edge",
+            },
+        }
+        play = {"hosts": "preview_apps", "gather_facts": False, "tasks": [task]}
+        file = self.platform.folder / "route.yml"
+        file.write_text(json.dumps([play]).replace("{{", "{% raw %}{{{% endraw %}"))
+        return self.platform.play(str(file))
+
+    def get(
+        self,
+        host: str,
+        path: str = "/",
+        method: str = "GET",
+        verify: ssl.SSLContext | None = None,
+        **headers: str,
+    ) -> Answer:
+        if verify:
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                host, self.https, timeout=10, context=verify
+            )
+            connection.sock = verify.wrap_socket(
+                socket.create_connection(("127.0.0.1", self.https)), server_hostname=host
+            )
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.platform.port, timeout=10)
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        connection.request(method, path, headers={"Host": host} | named)
+        answer = connection.getresponse()
+        return Answer(answer.status, answer.headers, answer.read().decode("latin-1"))
+
+    def scrape(self) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics, timeout=10)
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode()
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> float:
+    """Wait until it is true; how long that took."""
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < seconds, "it did not come true"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def host(gateway: Platform) -> Iterator[Host]:
+    """The session's gateway, for this module to set up as it likes."""
+    mine = Host(replace(gateway, folder=gateway.folder / "gateway"), free_port(), free_port())
+    mine.play().ok()
+    yield mine
+    shutil.rmtree(gateway.state / "gateway" / "acme", ignore_errors=True)
+    for file in (gateway.state / "gateway" / "routes").glob(".tls-*"):
+        file.unlink()
+    gateway.play("gateway").ok()
+
+
+@pytest.fixture
+def preview() -> Iterator[Preview]:
+    mine = Preview(f"g{uuid.uuid4().hex[:6]}-pr-1", 200)
+    before = holdings()
+    try:
+        yield mine.start()
+    finally:
+        mine.remove()
+    assert not holdings() - before
+
+
+def test_check_mode_tells_all_and_makes_nothing(host: Host, tmp_path: Path) -> None:
+    played = host.play("--check", "--diff", preview_state_dir=str(tmp_path / "state")).ok()
+    assert played.changed > 0
+    assert "entryPoints:" in played.out
+    assert not (tmp_path / "state").exists()
+    assert host.play().ok().changed == 0
+
+
+def test_a_route_serves_with_what_holds_for_all(host: Host, preview: Preview) -> None:
+    host.route(preview, preview.route()).ok()
+    took = until(lambda: host.get(preview.host).status == 200)
+    assert took < 2
+
+    forged = {"X_Forwarded_Proto": "https", "X_Forwarded_For": "1.2.3.4", "X_Real_Ip": "1.2.3.4"}
+    answer = host.get(preview.host, "/a", **forged)
+    assert "1.2.3.4" not in answer.body
+    assert "X-Forwarded-Proto: http\n" in answer.body + "\n"
+    assert f"Host: {preview.host}" in answer.body
+    assert answer.headers["X-Robots-Tag"] == "noindex, nofollow"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "strict-origin-when-cross-origin"
+    assert "Strict-Transport-Security" not in answer.headers
+    compressed = host.get(preview.host, "/big", Accept_Encoding="gzip")
+    assert compressed.headers["Content-Encoding"] == "gzip"
+
+    router = f"{preview.name}--web@file"
+    assert f'router="{router}"' in host.scrape()
+    logged = [json.loads(line) for line in docker("logs", GATEWAY).splitlines()]
+    mine = [entry for entry in logged if entry.get("RouterName") == router]
+    assert mine and mine[-1]["DownstreamStatus"] == 200
+
+    assert host.route(preview, preview.route()).ok().changed == 0
+    host.route(preview, None).ok()
+    until(lambda: host.get(preview.host).status == 404)
+    assert f"{preview.name}_edge" not in docker("inspect", GATEWAY)
+    assert host.route(preview, None).ok().changed == 0
+
+
+def test_what_is_not_there_answers_with_a_page(host: Host, preview: Preview) -> None:
+    answer = host.get(f"nobody.{DOMAIN}", "/api/x")
+    assert answer.status == 404
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "gone" in answer.body and "being built" in answer.body
+    assert answer.headers["X-Robots-Tag"] == "noindex, nofollow"
+
+    host.route(preview, _route.building(preview.name, [preview.host])).ok()
+    until(lambda: host.get(preview.host).status == 503)
+    answer = host.get(preview.host)
+    assert "being built" in answer.body
+    assert answer.headers["Retry-After"]
+    host.route(preview, None).ok()
+
+
+def test_a_password_is_asked_for_and_not_passed_on(host: Host, preview: Preview) -> None:
+    users = {"ann": "secret", "bob": "$2y$05$" + "1" * 53}
+    host.route(preview, preview.route(preview_auth_users=users)).ok()
+    until(lambda: host.get(preview.host).status == 401)
+    right = "Basic " + base64.b64encode(b"ann:secret").decode()
+    wrong = "Basic " + base64.b64encode(b"ann:other").decode()
+    assert host.get(preview.host, Authorization=wrong).status == 401
+    answer = host.get(preview.host, Authorization=right)
+    assert answer.status == 200
+    assert "uthorization" not in answer.body
+    assert right.split()[1] not in docker("logs", GATEWAY)
+    asks = {"Origin": "https://app.test", "Access_Control_Request_Method": "PUT"}
+    assert host.get(preview.host, method="OPTIONS", **asks).status == 200
+    assert host.get(preview.host, method="OPTIONS", Origin="https://app.test").status == 401
+    host.route(preview, None).ok()
+
+
+def test_a_preview_answers_one_client_so_often(host: Host, preview: Preview) -> None:
+    host.route(preview, preview.route(preview_rate_limit=2)).ok()
+    until(lambda: host.get(preview.host).status == 200)
+    assert 429 in {host.get(preview.host).status for _ in range(30)}
+    host.route(preview, None).ok()
+
+
+def test_no_file_harms_another(host: Host, preview: Preview) -> None:
+    host.route(preview, preview.route()).ok()
+    until(lambda: host.get(preview.host).status == 200)
+    other = Preview("other-pr-1", 201)
+    hostile = {"http": {"routers": {'{{ env "HOME" }}': {"rule": "Host(`x`)", "service": "y"}}}}
+    assert "template" in host.route(other, hostile).refused().sentence
+    taken = Preview("other-pr-1", 201, host=preview.host)
+    assert preview.name in host.route(taken, taken.route()).refused().sentence
+    routes = host.platform.state / "gateway" / "routes"
+    assert not list(routes.glob("*other*"))
+    time.sleep(0.3)
+    assert host.get(preview.host).status == 200
+    host.route(preview, None).ok()
+
+
+def test_the_gateway_has_no_door_on_an_edge_network(host: Host, preview: Preview) -> None:
+    host.route(preview, preview.route()).ok()
+    mine = preview.address("edge", GATEWAY)
+    own = json.loads(docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", GATEWAY))
+    doors = {
+        f"{address}:{port}": f"{address}:{port}"
+        for address in (mine, own[GATEWAY]["IPAddress"], preview.address("edge"))
+        for port in (80, 443, 8080, 8081, 8082, 8443)
+    }
+    assert preview.reaches(doors, f"{preview.name}_edge") == {f"{preview.address('edge')}:8080"}
+    host.route(preview, None).ok()
+
+
+def test_a_gateway_made_anew_joins_its_previews_again(host: Host, preview: Preview) -> None:
+    host.route(preview, preview.route()).ok()
+    docker("rm", "--force", GATEWAY)
+    host.play().ok()
+    until(lambda: host.get(preview.host).status == 200)
+    assert host.play().ok().changed == 0
+    host.route(preview, None).ok()
+
+
+def test_it_is_locked_down(host: Host) -> None:
+    held = json.loads(docker("inspect", GATEWAY))[0]
+    config = held["HostConfig"]
+    assert config["ReadonlyRootfs"] and config["CapDrop"] == ["ALL"] and not config["CapAdd"]
+    assert config["SecurityOpt"] == ["no-new-privileges:true"]
+    assert config["Memory"] and config["PidsLimit"]
+    assert config["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "5"}
+    assert not [m for m in held["Mounts"] if "docker.sock" in m["Source"]]
+    published = docker("port", GATEWAY).splitlines()
+    assert {line.split(" -> ")[1].rsplit(":", 1)[0] for line in published} == {"127.0.0.1"}
+
+
+# --- TLS ---------------------------------------------------------------------------------------
+
+
+def tls_context(*files: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    for file in files:
+        context.load_verify_locations(cafile=str(file))
+    return context
+
+
+def certificate(folder: Path, name: str, *options: str) -> tuple[Path, Path]:
+    """A self-signed certificate and its key."""
+    key, crt = folder / f"{name}.key", folder / f"{name}.pem"
+    argv = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt"]
+    argv += ["ec_paramgen_curve:prime256v1", "-subj", f"/CN={name}", *options]
+    subprocess.run([*argv, "-keyout", str(key), "-out", str(crt)], check=True, capture_output=True)
+    return crt, key
+
+
+@pytest.fixture
+def over_tls(host: Host) -> Iterator[Host]:
+    yield host
+    host.settings.clear()
+    host.play().ok()
+
+
+def test_selfsigned(over_tls: Host, preview: Preview) -> None:
+    host = over_tls
+    host.settings["preview_gateway_tls"] = "selfsigned"
+    host.play().ok()
+    pem = host.platform.state / "gateway" / "certificates" / f"{DOMAIN}.pem"
+    assert pem.stat().st_mode & 0o777 == 0o600
+    trusted = tls_context(pem)
+    host.route(preview, preview.route()).ok()
+    until(lambda: host.get(preview.host, verify=trusted).status == 200)
+    answer = host.get(preview.host, verify=trusted)
+    assert "X-Forwarded-Proto: https\n" in answer.body + "\n"
+    assert "Strict-Transport-Security" not in answer.headers
+    assert host.get(f"nobody.{DOMAIN}", verify=trusted).status == 404
+    for method, status in (("GET", 301), ("HEAD", 308), ("POST", 308)):
+        redirect = host.get(preview.host, "/a?b=c", method)
+        assert redirect.status == status
+        assert redirect.headers["Location"] == f"https://{preview.host}:{host.https}/a?b=c"
+    assert host.play().ok().changed == 0
+
+    # Near its end it is made again, and served without the gateway being made anew.
+    names = ["-addext", f"subjectAltName=DNS:*.{DOMAIN}", "-days", "20"]
+    old, key = certificate(host.platform.folder, "old", *names)
+    pem.write_text(old.read_text() + key.read_text())
+    container = docker("inspect", "-f", "{{.Id}}", GATEWAY)
+    assert host.play().ok().changed > 0
+    assert pem.read_text() != old.read_text() + key.read_text()
+    until(lambda: host.get(preview.host, verify=tls_context(pem)).status == 200)
+    assert docker("inspect", "-f", "{{.Id}}", GATEWAY) == container
+    host.route(preview, None).ok()
+
+
+def test_given(over_tls: Host, tmp_path: Path) -> None:
+    host = over_tls
+    crt, key = certificate(tmp_path, "given", "-addext", f"subjectAltName=DNS:*.{DOMAIN}")
+    host.settings.update(
+        preview_gateway_tls="given",
+        preview_gateway_certificate=str(crt),
+        preview_gateway_certificate_key=str(tmp_path / "none"),
+    )
+    assert "is no file on the controller" in host.play().refused().sentence
+    host.settings["preview_gateway_certificate_key"] = str(key)
+    played = host.play("--diff").ok()
+    assert "PRIVATE KEY" not in played.out
+    answer = host.get(f"nobody.{DOMAIN}", verify=tls_context(crt))
+    assert answer.status == 404
+    assert answer.headers["Strict-Transport-Security"].startswith("max-age=")
+    assert host.play().ok().changed == 0
+
+
+@dataclass
+class Authority:
+    """A real ACME server, its DNS, and a DNS provider's API in front of that."""
+
+    address: str
+    port: int
+    dns: int
+    provider: int
+    certificate: Path
+    asked: list[tuple[str, str]]
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "preview_gateway_tls": "acme",
+            "preview_gateway_acme_email": f"platform@{DOMAIN}",
+            "preview_gateway_acme_server": f"https://{self.address}:{self.port}/dir",
+            "preview_gateway_acme_ca": str(self.certificate),
+            "preview_gateway_acme_dns_provider": "httpreq",
+            "preview_gateway_acme_resolvers": [f"{self.address}:{self.dns}"],
+            "preview_gateway_acme_environment": {
+                "HTTPREQ_ENDPOINT": f"http://{self.address}:{self.provider}",
+                "HTTPREQ_USERNAME": "ann",
+                "HTTPREQ_PASSWORD": "a $PATH '\" #b",
+                "HTTPREQ_POLLING_INTERVAL": "1",
+            },
+        }
+
+
+def pebble(program: str) -> str:
+    """A program of Pebble, built once a machine."""
+    version = PEBBLE.rsplit("@", 1)[1]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ephemera-preview"
+    found = cache / f"pebble-{version}" / program
+    if not found.exists():
+        if not shutil.which("go"):
+            assert not os.environ.get("CI"), "go is needed to build Pebble"
+            pytest.skip("go is needed to build Pebble")
+        subprocess.run(
+            ["go", "install", PEBBLE.format(program)],
+            env=os.environ | {"GOBIN": str(found.parent)},
+            check=True,
+        )
+    return str(found)
+
+
+@pytest.fixture
+def authority(host: Host, tmp_path: Path) -> Iterator[Authority]:
+    address = "10.213.0.1"  # the host, as the gateway sees it
+    crt, key = certificate(tmp_path, "pebble", "-addext", f"subjectAltName=IP:{address}")
+    management = free_port()
+    mine = Authority(address, free_port(), free_port(), free_port(), crt, [])
+
+    class Provider(BaseHTTPRequestHandler):
+        """Takes the calls of the provider `httpreq` to the test server's own."""
+
+        def do_POST(self) -> None:
+            wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            mine.asked.append((self.path, self.headers["Authorization"]))
+            verb = {"/present": "set-txt", "/cleanup": "clear-txt"}[self.path]
+            connection = http.client.HTTPConnection("127.0.0.1", management)
+            record = {"host": wanted["fqdn"], "value": wanted["value"]}
+            connection.request("POST", f"/{verb}", json.dumps(record))
+            self.send_response(connection.getresponse().status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    configuration = {
+        "listenAddress": f"{address}:{mine.port}",
+        "managementListenAddress": f"127.0.0.1:{free_port()}",
+        "certificate": str(crt),
+        "privateKey": str(key),
+        "httpPort": 5002,
+        "tlsPort": 5001,
+        "retryAfter": {"authz": 1, "order": 1},
+        "keyAlgorithm": "ecdsa",
+        "profiles": {"default": {"description": "default", "validityPeriod": 7776000}},
+    }
+    (tmp_path / "pebble.json").write_text(json.dumps({"pebble": configuration}))
+    dns = f"{address}:{mine.dns}"
+    off = [f"-{name}=" for name in ("http01", "https01", "tlsalpn01", "doh")]
+    server = ThreadingHTTPServer((address, mine.provider), Provider)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    commands = [
+        [pebble("pebble-challtestsrv"), f"-dnsserver={dns}", *off]
+        + [f"-management=127.0.0.1:{management}"],
+        [pebble("pebble"), f"-config={tmp_path / 'pebble.json'}", f"-dnsserver={dns}"],
+    ]
+    quick = os.environ | {"PEBBLE_VA_NOSLEEP": "1"}
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.shutdown)
+        for argv in commands:
+            log = stack.enter_context((tmp_path / Path(argv[0]).name).open("w"))
+            process = subprocess.Popen(argv, env=quick, stdout=log, stderr=subprocess.STDOUT)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        until(lambda: socket.socket().connect_ex((address, mine.port)) == 0)
+        yield mine
+
+
+def test_acme_wildcard(over_tls: Host, authority: Authority) -> None:
+    host = over_tls
+    host.settings.update(authority.settings())
+    played = host.play("--diff").ok()
+    assert "$PATH" not in played.out
+    insecure = ssl.create_default_context()
+    insecure.check_hostname = False
+    insecure.verify_mode = ssl.CERT_NONE
+
+    def issued() -> bool:
+        raw = socket.create_connection(("127.0.0.1", host.https))
+        with insecure.wrap_socket(raw, server_hostname=f"nobody.{DOMAIN}") as sock:
+            return b"Pebble" in (sock.getpeercert(binary_form=True) or b"")
+
+    until(issued, 60)
+    assert host.get(f"nobody.{DOMAIN}", verify=insecure).status == 404
+    expected = "Basic " + base64.b64encode(b"ann:a $PATH '\" #b").decode()
+    assert ("/present", expected) in authority.asked
+    assert host.play().ok().changed == 0
+    # What was obtained outlives the gateway's container.
+    asked = len(authority.asked)
+    docker("rm", "--force", GATEWAY)
+    host.play().ok()
+    until(issued)
+    assert len(authority.asked) == asked
+
+
+# --- the wall ----------------------------------------------------------------------------------
+
+
+class Hello(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    """A port of the host, open on all its addresses."""
+    server = ThreadingHTTPServer(("0.0.0.0", 0), Hello)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+
+
+@pytest.fixture
+def neighbour() -> Iterator[tuple[str, str]]:
+    """A machine beside the host with a private and a link-local address, answering on port 80."""
+    name, link = "ephemera-neighbour", "ephemera-test"
+
+    def run(*argv: str, check: bool = True) -> None:
+        subprocess.run(argv, check=check, capture_output=True)
+
+    private, metadata = "192.168.254.2", "169.254.77.77"
+    run("ip", "netns", "add", name)
+    try:
+        inside = ["ip", "-n", name]
+        run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
+        run("ip", "addr", "add", "192.168.254.1/30", "dev", link)
+        run("ip", "link", "set", link, "up")
+        run(*inside, "link", "set", "lo", "up")
+        run(*inside, "link", "set", "eth0", "up")
+        run(*inside, "addr", "add", f"{private}/30", "dev", "eth0")
+        run(*inside, "addr", "add", f"{metadata}/32", "dev", "lo")
+        run(*inside, "route", "add", "default", "via", "192.168.254.1")
+        run("ip", "route", "add", f"{metadata}/32", "via", private)
+        served = subprocess.Popen(
+            ["nsenter", f"--net=/run/netns/{name}", "python3", "-m", "http.server", "80"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            until(lambda: socket.socket().connect_ex((private, 80)) == 0)
+            yield private, metadata
+        finally:
+            served.kill()
+            served.wait()
+    finally:
+        run("ip", "link", "delete", link, check=False)
+        run("ip", "netns", "delete", name)
+
+
+def from_a_build(targets: dict[str, str], folder: Path) -> set[str]:
+    """Which of these addresses a RUN step of a build gets a connection to, by their names."""
+    (folder / "reach.py").write_text(REACH)
+    step = f"echo reached $(python /reach.py '{json.dumps(targets)}')"
+    (folder / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY reach.py /\nRUN {step}\n")
+    argv = ["docker", "build", "--no-cache", "--progress=plain", "--output=type=cacheonly"]
+    done = subprocess.run([*argv, str(folder)], capture_output=True, text=True, check=True)
+    lines = [line.split(" reached ") for line in done.stderr.splitlines() if " reached " in line]
+    return set(lines[-1][1].split()) & set(targets)
+
+
+@pytest.fixture
+def published() -> Iterator[int]:
+    """A port that somebody else's container publishes on all of the host's addresses."""
+    name = f"g{uuid.uuid4().hex[:6]}-published"
+    docker("run", "-d", "--publish=8080", f"--name={name}", IMAGE, "python", "-c", ECHO)
+    yield int(docker("port", name, "8080").splitlines()[0].rsplit(":", 1)[1])
+    docker("rm", "--force", name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="rules and neighbours need root")
+def test_the_wall(
+    host: Host,
+    preview: Preview,
+    neighbour: tuple[str, str],
+    listening: int,
+    published: int,
+    tmp_path: Path,
+) -> None:
+    private, metadata = neighbour
+    other = Preview(f"{preview.name}2", 201).start()
+    database = ["--network-alias=db", f"--name={preview.name}-db-1", IMAGE]
+    network = f"--network={preview.name}_default"
+    docker("run", "--detach", network, *database, "python", "-c", ECHO)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        outer = probe.getsockname()[0]
+    closed = {
+        "bridge": f"10.213.200.1:{listening}",
+        "outer": f"{outer}:{listening}",
+        "published": f"{outer}:{published}",
+        "private": f"{private}:80",
+        "metadata": f"{metadata}:80",
+    }
+    kept_apart = {
+        "other": f"{other.address()}:8080",
+        "gateway": "10.213.0.2:8080",
+        "metrics": "10.213.0.2:8082",
+    }
+    open_ones = {"own": "db:8080", "internet": "deb.debian.org:80"}
+    everything = closed | kept_apart | open_ones
+    build = {key: closed[key] for key in ("outer", "published", "private", "metadata")}
+    build["internet"] = open_ones["internet"]
+    edge = {"bridge": f"10.213.200.65:{listening}"}
+    try:
+        # Without the wall all of it is open, so that what follows is the wall's doing.
+        host.play(preview_isolation=False).ok()
+        assert preview.reaches(everything) == set(closed) | set(open_ones)
+        assert preview.reaches(edge, f"{preview.name}_edge") == {"bridge"}
+        assert from_a_build(build, tmp_path) == set(build)
+
+        assert host.play(preview_isolation=True).ok().changed > 0
+        assert preview.reaches(everything) == set(open_ones)
+        assert preview.reaches(edge, f"{preview.name}_edge") == set()
+        assert from_a_build(build, tmp_path) == {"internet"}
+        # IPv6: no address, so no way.
+        assert docker("exec", preview.web, "cat", "/proc/net/if_inet6").count("\n") == 0
+        # The gateway still reaches its previews, and clients the gateway.
+        host.route(preview, preview.route()).ok()
+        until(lambda: host.get(preview.host).status == 200)
+        assert "router=" in host.scrape()
+        assert host.play(preview_isolation=True).ok().changed == 0
+
+        allow = [f"{private}/32:80", f"{outer}/32:{listening}"]
+        host.play(preview_isolation=True, preview_egress_allow=allow).ok()
+        reached = {"private", "outer"} | set(open_ones)
+        assert preview.reaches(everything) == reached
+
+        # A rule that somebody removed is put back.
+        subprocess.run(["iptables", "-D", "INPUT", "-j", "EPHEMERA-PREVIEW-HOST"], check=True)
+        assert preview.reaches(closed) > {"bridge"}
+        assert host.play(preview_isolation=True).ok().changed > 0
+        assert preview.reaches(closed) == set()
+        script = host.platform.state / "gateway" / "firewall.sh"
+        before = rules()
+        subprocess.run(["sh", str(script)], check=True)
+        assert rules() == before
+        host.route(preview, None).ok()
+    finally:
+        other.remove()
+        host.play(preview_isolation=False).ok()
+    assert "EPHEMERA" not in rules()
+
+
+def rules() -> str:
+    saved = [
+        subprocess.run([f"{ip}-save", "-t", "filter"], capture_output=True, text=True, check=True)
+        for ip in ("iptables", "ip6tables")
+    ]
+    lines = "".join(one.stdout for one in saved).splitlines()
+    return "\n".join(line for line in lines if line.startswith("-A"))
+
+
+# --- removal -----------------------------------------------------------------------------------
+
+
+def test_it_is_removed_when_no_preview_needs_it(host: Host, preview: Preview) -> None:
+    sentence = host.play(preview_gateway_state="absent").refused().sentence
+    assert preview.name in sentence
+    preview.remove()
+    try:
+        host.play(preview_gateway_state="absent").ok()
+        assert not [line for line in holdings() if GATEWAY in line and "image" not in line]
+        assert not (host.platform.state / "gateway").exists()
+        assert host.play(preview_gateway_state="absent").ok().changed == 0
+    finally:
+        host.play().ok()
