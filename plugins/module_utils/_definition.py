@@ -123,6 +123,7 @@ class _Reader:
         files = self.settle_paths(clean)
         self.read_variables()
         clean = self.fill(clean, ())
+        self.tell_all(_screen.too_many_ports(clean))
         self.fill_environments(clean, files)
         top = self.fill(wishes.top, ("x-preview",))
         wished = {

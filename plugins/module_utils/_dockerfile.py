@@ -193,7 +193,7 @@ def _base_refused(image: str, images: Tuple[str, ...]) -> Optional[str]:
     if "/{0}/".format(_names.IMAGES) in image_name(image.lower())[0] + "/":
         return "it is the image of a preview, and previews don't share images"
     if images and not image_allowed(image, images):
-        return "the platform's preview_image_allow does not list it"
+        return "the platform's preview_base_images does not list it"
     return None
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
+from fnmatch import fnmatchcase
 from typing import Any, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _names
@@ -28,6 +29,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._refusal import (
 
 SERVICES_MAX = 50
 REPLICAS_MAX = 10
+PORTS_MAX = 1000
 SHM_MAX = 2 << 30
 NOFILE_MAX = 1 << 20
 GRACE_MAX = 600
@@ -304,13 +306,9 @@ def image_allowed(value: str, patterns: Tuple[str, ...]) -> bool:
     name, rest = image_name(value)
     for pattern in patterns:
         want, tag = image_name(pattern)
-        if _glob(want, name) and (not tag or _glob(tag, rest or ":latest")):
+        if fnmatchcase(name, want) and (not tag or fnmatchcase(rest or ":latest", tag)):
             return True
     return False
-
-
-def _glob(pattern: str, value: str) -> bool:
-    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), value) is not None
 
 
 @late
@@ -511,6 +509,11 @@ def mapping_only(value: Any, policy: Policy) -> Optional[str]:
     return "it must be a mapping"
 
 
+def together(value: Any, policy: Policy) -> Optional[str]:
+    """For mappings that mean something only as a whole."""
+    return None
+
+
 # -- the table ----------------------------------------------------------------------------------
 
 _HOST = "it opens the host to the container"
@@ -585,7 +588,7 @@ RULES: Dict[str, Rule] = {
         "Use a YAML anchor (x-base: &base, then <<: *base)",
     ),
     # -- a service: its build
-    "services.*.build": take(local),
+    "services.*.build": take(local, whole=together),
     "services.*.build.context": take(local),
     "services.*.build.dockerfile": take(local),
     "services.*.build.dockerfile_inline": take(text),
@@ -901,6 +904,20 @@ def without_names(normal: Dict[str, Any], project: str) -> Dict[str, Any]:
     return found
 
 
+def too_many_ports(document: Mapping[str, Any]) -> List[Problem]:
+    """Ranges of ports that Compose would write out one by one, of all services together."""
+    total = 0
+    for name, service in document.get("services", {}).items():
+        for entry in service.get("ports", []):
+            written = str(entry.get("target", "") if isinstance(entry, dict) else entry)
+            ranges = re.findall(r"([0-9]{1,5})-([0-9]{1,5})", written)
+            total += 1 + max((abs(int(last) - int(first)) for first, last in ranges), default=0)
+            if total > PORTS_MAX:
+                reason = "a preview has at most {0} ports".format(PORTS_MAX)
+                return [Problem(("services", name, "ports"), written, reason)]
+    return []
+
+
 def unlisted_images(services: Mapping[str, Any], patterns: Tuple[str, ...]) -> List[Problem]:
     """Images that are pulled though the platform's list does not name them."""
     if not patterns:
@@ -909,7 +926,7 @@ def unlisted_images(services: Mapping[str, Any], patterns: Tuple[str, ...]) -> L
         Problem(
             ("services", name, "image"),
             service["image"],
-            "the platform's preview_image_allow does not list it",
+            "the platform's preview_base_images does not list it",
         )
         for name, service in services.items()
         if "build" not in service and not image_allowed(service.get("image", ""), patterns)
@@ -1033,11 +1050,13 @@ class _Walk:
             if reason:
                 self.wrong(path, value, reason)
             return not reason, value
-        if rule.whole and isinstance(value, dict) and len(self.problems) == before:
-            reason = rule.whole(value, self.policy)
+        if rule.whole and isinstance(value, dict):
+            reason = rule.whole(value, self.policy) if len(self.problems) == before else None
             if reason:
                 self.wrong(path, value, reason)
-        return len(self.problems) == before, clean
+            # Half of it would say something else.
+            return len(self.problems) == before, clean
+        return True, clean
 
     def expected(self, pattern: str) -> str:
         """What kinds of value a key takes, in words."""

@@ -41,17 +41,17 @@ def write(folder: Path, files: dict[str, Any]) -> Path:
     return folder
 
 
-def read(folder: Path, compose: str | None = None, **options: Any) -> _definition.Definition:
-    """The definition in a folder, after ``compose`` was written there."""
+def read(folder: Path, text: str | None = None, **options: Any) -> _definition.Definition:
+    """The definition in a folder, after ``text`` was written there."""
     compose_program()
-    if compose is not None:
-        write(folder, {"compose.yaml": compose})
+    if text is not None:
+        write(folder, {"compose.yaml": text})
     request = _definition.Request(path=str(folder), project=PROJECT)
     return _definition.read(request._replace(**options))
 
 
-def refused(folder: Path, compose: str | None = None, **options: Any) -> list[str]:
+def refused(folder: Path, text: str | None = None, **options: Any) -> list[str]:
     """The problems for which the definition in a folder is refused."""
     with pytest.raises(Refused) as caught:
-        read(folder, compose, **options)
+        read(folder, text, **options)
     return caught.value.problems
