@@ -1,0 +1,94 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""docs/compose.md says what the table says. To write it anew, run this file."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "compose.md"
+BEGIN, END = "<!-- keys: begin -->\n", "<!-- keys: end -->\n"
+
+
+def written(key: str) -> str:
+    """A key of the table; one below a service begins with a dot."""
+    return f"`{key.replace('services.*.', '.').replace('[]', '')}`"
+
+
+def reference() -> str:
+    """The keys of the table, by what happens to them."""
+    from ansible_collections.ephemera.preview.plugins.module_utils._screen import RULES, SETTING
+
+    taken: dict[str, list[str]] = {}
+    left: dict[str, list[str]] = {}
+    refused: dict[tuple[str, str], list[str]] = {}
+    for key, rule in RULES.items():
+        if rule.verdict == "leave":
+            left.setdefault(rule.why or "it says nothing to a preview", []).append(written(key))
+        elif rule.verdict == "refuse":
+            fix = f"`{SETTING}: [{rule.allow}=...]`" if rule.allow else rule.fix
+            refused.setdefault((rule.why, fix), []).append(written(key))
+        elif not key.endswith(("*", "[]")):
+            parts = key.split(".")
+            below = parts[2].rstrip("[]") if len(parts) > 3 and parts[0] == "services" else ""
+            group = f".{below}" if below else "a service" if len(parts) > 2 else "the file"
+            if len(parts) > 2 and parts[0] != "services":
+                group = "the file"
+            taken.setdefault(group, []).append(written(key))
+    lines = ["### Taken over", "", "| of | keys |", "|---|---|"]
+    for group, keys in taken.items():
+        name = f"`{group}`" if group[0] == "." else group
+        lines.append(f"| {name} | {', '.join(dict.fromkeys(keys))} |")
+    lines += ["", "### Left out, with a note", "", "| keys | why |", "|---|---|"]
+    lines += [f"| {', '.join(dict.fromkeys(keys))} | {why} |" for why, keys in left.items()]
+    lines += ["", "### Refused", "", "| keys | why | what to do |", "|---|---|---|"]
+    lines += [f"| {', '.join(keys)} | {why} | {fix} |" for (why, fix), keys in refused.items()]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_page_lists_every_key() -> None:
+    page = PAGE.read_text()
+    before, _begin, rest = page.partition(BEGIN)
+    found, _end, after = rest.partition(END)
+    assert found == reference(), f"run: python {Path(__file__).relative_to(ROOT)}"
+    assert before and after
+
+
+def test_the_page_tells_the_limits_of_the_code() -> None:
+    from ansible_collections.ephemera.preview.plugins.module_utils import (
+        _definition,
+        _screen,
+        _xpreview,
+        _yaml,
+    )
+
+    page = PAGE.read_text()
+    for text in (
+        f"{_yaml.LIMITS.size >> 10} KiB",
+        f"{_yaml.LIMITS.nodes:,} values",
+        f"{_yaml.LIMITS.depth} levels",
+        f"{_definition.ENV_MAX >> 10} KiB",
+        f"{_screen.SERVICES_MAX} services",
+        f"{_screen.REPLICAS_MAX} replicas",
+        f"{_screen.PORTS_MAX:,} ports",
+        f"{_screen.SHM_MAX >> 30} GiB",
+        f"{_xpreview.HOOK_TIMEOUT} seconds",
+    ):
+        assert text in page, text
+    keys = set(_xpreview.SCHEMA["$defs"]["service"]["properties"])
+    keys |= set(_xpreview.SCHEMA["properties"])
+    keys |= set(_xpreview.SCHEMA["$defs"]["health"]["anyOf"][1]["properties"])
+    assert keys <= set(re.findall(r"`([a-z_]+)`", page))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT / "tests"))
+    __import__("conftest")
+    text = PAGE.read_text()
+    head, _, tail = text.partition(BEGIN)
+    PAGE.write_text(head + BEGIN + reference() + END + tail.partition(END)[2])
