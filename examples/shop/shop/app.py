@@ -27,7 +27,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 app = FastAPIOffline(
     title="Shop",
     description="The example app of ephemera.preview.",
-    version=settings.release,
+    version=settings.release[:12],
     lifespan=lifespan,
 )
 app.add_middleware(
