@@ -276,8 +276,9 @@ def look_from_outside(facts: Facts) -> None:
     facts.door = _doctor_facts.Door(url, names.port, answer.status, ours, said)
     if names.scheme == "https" and ours:
         certificate = served_certificate(names.host, names.port, facts.settings)
-        # The file has been judged, where it is the one.
-        if certificate.not_after not in {one.not_after for one in facts.certificates}:
+        # The file has been judged, where it is the one; but not whether others trust it.
+        known = {one.not_after for one in facts.certificates}
+        if certificate.untrusted or certificate.not_after not in known:
             facts.certificates.append(certificate)
 
 
