@@ -73,7 +73,7 @@ class ActionModule(PreviewAction):
             # A preview that goes has nothing to record, and its folder may not exist.
             stdin="" if kind == "down" else json.dumps(state, sort_keys=True),
         )
-        verdict, _, rest = ran.out.strip().partition(" ")
+        verdict, dummy, rest = ran.out.strip().partition(" ")
         if ran.rc != 0 or verdict not in ("ok", "held"):
             raise AnsibleActionFail(
                 f"The lease of {preview['name']} could not be written under "

@@ -180,7 +180,7 @@ def parse(output: str, name: str = "") -> Dict[str, Any]:
     now = 0
     found = []
     for line in output.splitlines():
-        kind, _, rest = line.partition("\t")
+        kind, dummy, rest = line.partition("\t")
         if kind in ("container", "network", "volume"):
             raw = json.loads(rest)
             item = _SHAPES[kind](raw)
@@ -199,7 +199,7 @@ def parse(output: str, name: str = "") -> Dict[str, Any]:
         elif kind == "now":
             now = int(rest)
         elif kind in ("folder", "state", "lease", "route"):
-            key, _, value = rest.partition("\t")
+            key, dummy, value = rest.partition("\t")
             preview = previews.setdefault(key, empty(key))
             if kind == "folder":
                 preview["folder"] = True

@@ -521,7 +521,7 @@ def _exposed_port(
     if ports:
         return int(ports[0])
     if name == web:
-        inner = [int(str(p).split("/")[0]) for p in service.get("expose") or []]
+        inner = [int(str(p).partition("/")[0]) for p in service.get("expose") or []]
         return inner[0] if inner else 8000
     return None
 

@@ -34,7 +34,7 @@ class PreviewAction(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> Any:
         result = super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(argument_spec=self.arguments)
+        dummy, arguments = self.validate_argument_spec(argument_spec=self.arguments)
         result.update(self.act(arguments, task_vars or {}))
         return result
 

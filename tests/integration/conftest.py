@@ -156,6 +156,7 @@ class Platform:
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             timeout=600,
+            check=False,
         )
         file = self.folder / "result" / "result.json"
         result = json.loads(file.read_text()) if file.exists() else {}
@@ -207,7 +208,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     platform = Platform(folder, folder / "state", free_port())
     platform.play("gateway").ok()
     yield platform
-    platform.play("gateway", gateway_state="absent").ok()
+    platform.play("gateway", preview_gateway_state="absent").ok()
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def shop(path: Path) -> tuple[Repository, dict[int, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the example app's repository.")
     parser.add_argument("path", type=Path, help="folder of the bare repository, made if missing")
-    _, commits = shop(parser.parse_args().path.resolve())
+    dummy, commits = shop(parser.parse_args().path.resolve())
     for number, sha in commits.items():
         print(number, sha)
 

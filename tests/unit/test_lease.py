@@ -22,6 +22,7 @@ def act(tmp_path):
             capture_output=True,
             text=True,
             timeout=60,
+            check=False,
         )
         assert ended.returncode == 0, ended.stderr
         return ended.stdout.strip()

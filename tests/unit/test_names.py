@@ -47,12 +47,12 @@ def refusal(*arguments: object, **options: object) -> str:
 def random_app(source: random.Random) -> str:
     """Letters of any script, or near the pitfalls: separators, numbers, hashes, reserved words."""
     if source.random() < 0.5:
-        points = [source.randrange(1, 0x30000) for _ in range(source.randint(1, 60))]
+        points = [source.randrange(1, 0x30000) for dummy in range(source.randint(1, 60))]
         text = "".join(chr(point) for point in points if not 0xD800 <= point < 0xE000)
     else:
         pieces = ["shop", "api", "pr", "-", "--", "_", ".", "PR", "42", "4", "pg", "kube", "xn--"]
         pieces += ["-pr-4", "ü", "u\u0308", "\u202e", " ", "0123456789", "-deadbeef00"]
-        text = "".join(source.choice(pieces) for _ in range(source.randint(1, 12)))
+        text = "".join(source.choice(pieces) for dummy in range(source.randint(1, 12)))
     return text if text.strip() else "☃" + text
 
 
@@ -137,7 +137,8 @@ def test_no_name_and_hyphen_begins_another() -> None:
     """`docker ps` knows <project>-<service>-<index>, so shop-pr-4-pr-2 would be ambiguous."""
     source = random.Random(7)
     found = {
-        _names.names(random_app(source), source.choice([1, 4, 12, 42])).name for _ in range(5_000)
+        _names.names(random_app(source), source.choice([1, 4, 12, 42])).name
+        for dummy in range(5_000)
     }
     found |= {_names.names(app, 4).name for app in ("shop", "shop-pr-4", "Shop-Pr", "shop-pr")}
     for name in found:
@@ -243,9 +244,9 @@ def test_hosts_of_services(services: list, app: str, number: int, ip: str | None
 
 def test_a_cut_service_is_not_taken_for_one_of_that_name() -> None:
     of = _names.names("x" * 300, _names.NUMBER_MAX)
-    cut = _names.service_host(of, "payments-and-invoices").split("--")[0]
+    cut = _names.service_host(of, "payments-and-invoices").partition("--")[0]
     assert cut != "payments-and-invoices"
-    assert _names.service_host(of, cut).split("--")[0] != cut
+    assert _names.service_host(of, cut).partition("--")[0] != cut
     assert not _names.service_host(of, "xn").startswith("xn--")
 
 
@@ -279,7 +280,7 @@ def test_a_longer_format_cuts_services_deeper() -> None:
     literal = "x" * (_names.HOST_LABEL_MAX - 11)
     of = _names.names("shop", 1, domain="d.org", host_format=literal + "-{number}.{domain}")
     host = _names.service_host(of, "payments-and-invoices-of-the-shop")
-    assert len(host.split(".")[0]) <= 63
+    assert len(host.partition(".")[0]) <= 63
     refused = refusal("shop", 1, domain="d.org", host_format="x" + literal + "-{number}.{domain}")
     assert f"label of {_names.HOST_LABEL_MAX + 1} characters" in refused
 

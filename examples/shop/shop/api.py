@@ -90,7 +90,7 @@ async def list_reports(session: Session, limit: Limit = 10):
     )
 
 
-async def _get[Row: models.Base](session: Session, kind: type[Row], identity: int) -> Row:
+async def _get(session: Session, kind: type[models.Base], identity: int) -> models.Base:
     found = await session.get(kind, identity)
     if found is None:
         raise HTTPException(404, f"There is no {kind.__name__.lower()} {identity}.")

@@ -17,7 +17,7 @@ logging.basicConfig(level=settings.log_level, format="%(levelname)s [%(name)s] %
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     await queue.redis.aclose()
     await engine.dispose()

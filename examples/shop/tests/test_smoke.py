@@ -19,7 +19,7 @@ def shop() -> Iterator[httpx.Client]:
 
 
 def wait_for_order(shop: httpx.Client, order_id: int) -> dict:
-    for _ in range(50):
+    for _attempt in range(50):
         order = shop.get(f"/orders/{order_id}").json()
         if order["status"] != "pending":
             return order
