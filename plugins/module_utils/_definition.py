@@ -101,6 +101,7 @@ class _Reader:
         self.lines: Dict[Path, int] = {}
         self.left_out: Dict[str, Any] = {}
         self.env_budget = ENV_TOTAL
+        self.contents: Dict[Tuple[str, str], str] = {}
 
     # -- the order --------------------------------------------------------------------------
 
@@ -125,6 +126,7 @@ class _Reader:
         clean = self.fill(clean, ())
         self.tell_all(_screen.too_many_ports(clean))
         self.fill_environments(clean, files)
+        self.read_contents(clean)
         top = self.fill(wishes.top, ("x-preview",))
         wished = {
             name: self.fill(wish, ("services", name, "x-preview"))
@@ -136,6 +138,7 @@ class _Reader:
         services: Dict[str, Any] = normal.get("services", {})
         _share_builds(services)
         self.tell_all(_screen.unlisted_images(services, self.request.images))
+        self.tell_all(_screen.too_many_containers(services))
         self.tell_all(_xpreview.validate(top, wished))
         self.check_dockerfiles(services)
         self.stop_at_problems()
@@ -149,8 +152,8 @@ class _Reader:
             file=self.file,
             services=_interpolate.escape(services),
             volumes=_interpolate.escape(normal.get("volumes", {})),
-            configs=_interpolate.escape(self.contents(normal.get("configs", {}))),
-            secrets=_interpolate.escape(self.contents(normal.get("secrets", {}))),
+            configs=_interpolate.escape(self.with_contents("configs", normal)),
+            secrets=_interpolate.escape(self.with_contents("secrets", normal)),
             x_preview={"web": found.web, "services": found.services},
             warnings=_screen.describe_notes(self.notes, self.file) + self.warnings,
             digests=digests,
@@ -307,7 +310,7 @@ class _Reader:
         for name in ENV_FILES:
             path = posixpath.join(self.base, name)
             try:
-                if not self.checkout.kind(path):
+                if self.checkout.kind(path) != "file":
                     continue
                 self.variables.read(self.checkout.text(path, ENV_MAX), path)
             except PathRefused as refusal:
@@ -435,6 +438,27 @@ class _Reader:
             )
             raise Refused(self.problems)
 
+    def read_contents(self, clean: Mapping[str, Any]) -> None:
+        """Take the values of configs and secrets that are made of a variable."""
+        for kind in ("configs", "secrets"):
+            for name, item in clean.get(kind, {}).items():
+                variable = item.get("environment")
+                if variable is None:
+                    continue
+                value = self.variables.get(variable)
+                if value is None:
+                    reason = self.missing(_interpolate.Missing(variable))
+                    self.tell((kind, name, "environment"), variable, reason)
+                else:
+                    self.contents[kind, name] = value
+
+    def with_contents(self, kind: str, normal: Mapping[str, Any]) -> Dict[str, Any]:
+        """Configs or secrets, each with ``file`` or with ``content``."""
+        return {
+            name: {"content": self.contents[kind, name]} if (kind, name) in self.contents else item
+            for name, item in normal.get(kind, {}).items()
+        }
+
     # -- Compose ----------------------------------------------------------------------------
 
     def normal_form(self, clean: Dict[str, Any], policy: _screen.Policy) -> Dict[str, Any]:
@@ -454,24 +478,6 @@ class _Reader:
         self.note(screened)
         self.stop_at_problems()
         return screened.value
-
-    def contents(self, items: Dict[str, Any]) -> Dict[str, Any]:
-        """Configs and secrets, each with ``file`` or with ``content``."""
-        settled = {}
-        for name, item in items.items():
-            variable = item.get("environment")
-            if variable is not None:
-                item = {"content": self.variables.get(variable)}
-                if item["content"] is None:
-                    raise Refused(
-                        [
-                            "{0}: {1}: nobody grants the variable {2}.".format(
-                                self.file, plain(name, 80), plain(variable, 80)
-                            )
-                        ]
-                    )
-            settled[name] = item
-        return settled
 
     # -- builds -----------------------------------------------------------------------------
 

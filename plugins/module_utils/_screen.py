@@ -29,7 +29,11 @@ from ansible_collections.ephemera.preview.plugins.module_utils._refusal import (
 
 SERVICES_MAX = 50
 REPLICAS_MAX = 10
+CONTAINERS_MAX = 100
 PORTS_MAX = 1000
+CHECK_MIN = 1.0
+"""Seconds between two health checks: each starts a process through the engine."""
+
 SHM_MAX = 2 << 30
 NOFILE_MAX = 1 << 20
 GRACE_MAX = 600
@@ -110,6 +114,8 @@ def late(check: Check) -> Check:
 def text(value: Any, policy: Policy) -> Optional[str]:
     if not isinstance(value, str):
         return "it must be a text; put it in quotes"
+    if "\0" in value:
+        return "it holds a NUL character"
     return "it is longer than {0} KiB".format(TEXT_MAX >> 10) if len(value) > TEXT_MAX else None
 
 
@@ -192,11 +198,13 @@ def seconds(value: Any) -> Optional[float]:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
-def duration(most: float = 86400) -> Check:
+def duration(least: float = 0, most: float = 86400) -> Check:
     def checked(value: Any, policy: Policy) -> Optional[str]:
         length = seconds(value)
         if length is None:
             return "it must be a duration such as 30s or 1m30s"
+        if length and length < least:
+            return "it is shorter than {0:g}s".format(least)
         return "it is longer than {0:g}s".format(most) if length > most else None
 
     return late(checked)
@@ -222,7 +230,7 @@ def object_name(value: Any, policy: Policy) -> Optional[str]:
 
 
 def variable_name(value: Any, policy: Policy) -> Optional[str]:
-    if re.fullmatch(r"[^\s=$\x00-\x1f]{1,200}", value):
+    if value != "<<" and re.fullmatch(r"[^\s=$\x00-\x1f\x7f-\x9f]{1,200}", value):
         return None
     return "it is no name of a variable"
 
@@ -258,7 +266,7 @@ def local(value: Any, policy: Policy) -> Optional[str]:
     wrong = text(value, policy)
     if wrong:
         return wrong
-    if not value.strip() or "\n" in value or "\0" in value:
+    if not value.strip() or not value.isprintable():
         return "it is no path"
     if "$" in value:
         return "a path may hold no variable: it could become any path. Write the path itself"
@@ -270,8 +278,11 @@ def local(value: Any, policy: Policy) -> Optional[str]:
         return "it is someone's home folder. Use a path relative to the Compose file"
     if "\\" in value:
         return "write paths with /"
-    if ".git" in value.lower().split("/"):
+    parts = value.lower().split("/")
+    if ".git" in parts:
         return "it is git's own folder, which is never given to an app"
+    if any(part.startswith("-") for part in parts):
+        return "a name that begins with - would be taken for an option"
     return None
 
 
@@ -484,7 +495,7 @@ def _bind(value: Mapping[str, Any], policy: Policy) -> Optional[str]:
         return "whoever has the engine's socket is root on the host"
     wrong = local(source, policy)
     if wrong:
-        return wrong
+        return wrong + ". For data that lives as long as the preview, use a named volume"
     if value.get("read_only") is not True:
         return (
             "a preview may not write to the checkout. Make it read-only (:ro), use a named volume, "
@@ -566,7 +577,7 @@ RULES: Dict[str, Rule] = {
     "services.*.stdin_open": take(boolean),
     "services.*.read_only": take(boolean),
     "services.*.stop_signal": take(signal_text),
-    "services.*.stop_grace_period": take(duration(GRACE_MAX)),
+    "services.*.stop_grace_period": take(duration(most=GRACE_MAX)),
     "services.*.profiles": take(),
     "services.*.profiles[]": take(profile_text),
     "services.*.platform": leave("previews run on the host's own platform"),
@@ -717,11 +728,11 @@ RULES: Dict[str, Rule] = {
     "services.*.healthcheck": take(),
     "services.*.healthcheck.test": take(text),
     "services.*.healthcheck.test[]": take(scalar),
-    "services.*.healthcheck.interval": take(duration()),
+    "services.*.healthcheck.interval": take(duration(CHECK_MIN)),
     "services.*.healthcheck.timeout": take(duration()),
     "services.*.healthcheck.retries": take(between(0, 1000)),
     "services.*.healthcheck.start_period": take(duration()),
-    "services.*.healthcheck.start_interval": take(duration()),
+    "services.*.healthcheck.start_interval": take(duration(CHECK_MIN / 2)),
     "services.*.healthcheck.disable": take(boolean),
     # -- a service: its limits
     "services.*.scale": take(between(0, REPLICAS_MAX)),
@@ -918,6 +929,24 @@ def too_many_ports(document: Mapping[str, Any]) -> List[Problem]:
     return []
 
 
+def too_many_containers(services: Mapping[str, Any]) -> List[Problem]:
+    """More containers than one preview may have, of all services together."""
+    total = sum(replicas_of(service) for service in services.values())
+    if total <= CONTAINERS_MAX:
+        return []
+    reason = "a preview has at most {0}".format(CONTAINERS_MAX)
+    return [Problem(("services",), "{0} containers".format(total), reason)]
+
+
+def replicas_of(service: Mapping[str, Any]) -> int:
+    """How many containers a service in the normal form asks for."""
+    deploy = service.get("deploy") or {}
+    for value in (service.get("scale"), deploy.get("replicas")):
+        if value is not None:
+            return int(value)
+    return 1
+
+
 def unlisted_images(services: Mapping[str, Any], patterns: Tuple[str, ...]) -> List[Problem]:
     """Images that are pulled though the platform's list does not name them."""
     if not patterns:
@@ -939,9 +968,10 @@ def describe(problem: Problem, file: str, lines: Mapping[Path, int]) -> str:
     while path and path not in lines:
         path = path[:-1]
     where = "{0}:{1}".format(file, lines[path]) if path in lines else file
-    return "{0}: {1}: {2} is refused: {3}.".format(
-        where, key_path(problem.path) or "the file", shown(problem.value), problem.reason
-    )
+    said = "{0}: {1}: ".format(where, key_path(problem.path) or "the file")
+    if problem.value is not None:
+        said += "{0} is refused: ".format(shown(problem.value))
+    return "{0}{1}.".format(said, problem.reason)
 
 
 def describe_notes(notes: Mapping[Tuple[str, str], List[str]], file: str) -> List[str]:
@@ -989,8 +1019,10 @@ class _Walk:
             elif "*" in below:
                 child = below["*"]
                 reason = names(key, self.policy) if names else None
-                if reason or key == "<<":
-                    self.wrong(at, key, reason or "it is no name")
+                if reason:
+                    # What stands below it is told as well.
+                    self.wrong(at, key, reason)
+                    self.value(child, at, item)
                     continue
             else:
                 self.unknown(pattern, at, key, item)

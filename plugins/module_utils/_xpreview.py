@@ -11,7 +11,11 @@ import traceback
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import Path
-from ansible_collections.ephemera.preview.plugins.module_utils._screen import Problem, seconds
+from ansible_collections.ephemera.preview.plugins.module_utils._screen import (
+    Problem,
+    replicas_of,
+    seconds,
+)
 
 try:
     import jsonschema
@@ -25,7 +29,8 @@ HOOK_TIMEOUT = 300
 TIME_MAX = 3600
 SIZES = ("small", "medium", "large")
 
-_ABSOLUTE = r"^/[^\s\\]*$"
+# No // at its beginning, which would be read as a host, and nothing a template is made of.
+_ABSOLUTE = r"^/([A-Za-z0-9._~%!$&'()*+,;=:@?-][A-Za-z0-9._~%!$&'()*+,;=:@?/-]*)?$"
 _DURATION = {
     "description": "a time such as 30s or 5m, or a number of seconds, up to an hour",
     "anyOf": [
@@ -311,15 +316,6 @@ def ports_of(service: Mapping[str, Any]) -> List[int]:
     return list(dict.fromkeys(found))
 
 
-def replicas_of(service: Mapping[str, Any]) -> int:
-    """How many containers a service asks for."""
-    deploy = service.get("deploy") or {}
-    for value in (service.get("scale"), deploy.get("replicas")):
-        if value is not None:
-            return int(value)
-    return 1
-
-
 def _truth(value: Any) -> bool:
     return value in (True, "true")
 
@@ -422,8 +418,8 @@ def _hook(value: Any, path: Path, found: List[Problem]) -> Optional[Dict[str, An
     except ValueError as error:
         found.append(Problem(path, value, "its quotes are not closed ({0})".format(error)))
         return None
-    if not command or not command[0]:
-        found.append(Problem(path, value, "it is empty"))
+    if not command or not command[0] or any("\0" in word for word in command):
+        found.append(Problem(path, value, "it is no command"))
         return None
     return {
         "command": command,

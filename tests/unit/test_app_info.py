@@ -480,8 +480,8 @@ def test_secrets_and_configs_out_of_variables(tmp_path: Path) -> None:
     found = read(tmp_path, text, variables={"GRANTED": "a$b"})
     assert found.secrets == {"s": {"content": "a$$b"}}
     assert found.configs == {"c": {"content": "a$$b"}}
-    (only,) = refused(tmp_path, text.replace("GRANTED", "HOME"))
-    assert "HOME" in only
+    for each in refused(tmp_path, text.replace("GRANTED", "HOME")):
+        assert ".environment: HOME is refused: nobody grants HOME" in each
 
 
 def test_dockerfiles_are_looked_at(tmp_path: Path) -> None:
@@ -682,7 +682,9 @@ def run_module(monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> dict[str, A
     """What the module prints, run as Ansible runs it."""
     printed: list[str] = []
     monkeypatch.setattr("builtins.print", lambda *args, **_kw: printed.append(str(args[0])))
-    common = {"project": PROJECT, "_ansible_check_mode": True, "_ansible_inject_invocation": True}
+    common = {"project": PROJECT, "_ansible_check_mode": True}
+    if "_ansible_inject_invocation" in Path(basic.__file__).read_text():  # since ansible-core 2.21
+        common["_ansible_inject_invocation"] = True
     with patch_module_args({**common, **arguments}), pytest.raises(SystemExit):
         app_info.main()
     return json.loads(printed[-1])

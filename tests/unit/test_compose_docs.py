@@ -75,6 +75,7 @@ def test_the_page_tells_the_limits_of_the_code() -> None:
         f"{_definition.ENV_MAX >> 10} KiB",
         f"{_screen.SERVICES_MAX} services",
         f"{_screen.REPLICAS_MAX} replicas",
+        f"{_screen.CONTAINERS_MAX} containers",
         f"{_screen.PORTS_MAX:,} ports",
         f"{_screen.SHM_MAX >> 30} GiB",
         f"{_xpreview.HOOK_TIMEOUT} seconds",

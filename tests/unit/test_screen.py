@@ -246,6 +246,11 @@ DANGEROUS = {
     "stop_grace_period": "stop_grace_period: 24h",
     "environment": "environment: {'A B': c}",
     "environment-merge-key": "environment: {'<<': c}",
+    "environment-merge-list": "environment: ['<<=c']",
+    "healthcheck": "healthcheck: {test: x, interval: 1ms}",
+    "healthcheck-start": "healthcheck: {test: x, start_interval: 1ms}",
+    "build-option": "build: ./-f",
+    "build.dockerfile-stdin": "build: {context: ., dockerfile: '-'}",
 }
 
 
@@ -425,6 +430,19 @@ def test_what_is_left_out_is_noted_once() -> None:
         "platform; services reach each other by service name.",
         "compose.yaml: labels is left out (web, db): labels of containers are the platform's.",
     ]
+
+
+def test_what_stands_below_a_wrong_name_is_told_too() -> None:
+    found = problems("services: {a_b: {image: nginx, pid: host}}")
+    assert len(found) == 2 and "Rename it a-b" in found[0] and "a_b.pid" in found[1]
+
+
+def test_too_many_containers() -> None:
+    services = {f"s{i}": {"scale": 10} for i in range(10)}
+    assert _screen.too_many_containers(services) == []
+    services["more"] = {}
+    (only,) = _screen.too_many_containers(services)
+    assert only.value == "101 containers"
 
 
 def test_too_many_services() -> None:
