@@ -875,7 +875,7 @@ def _subnets(facts: Facts) -> Iterator[Finding]:
         if takers:
             troubled = True
             yield _trouble(facts, "subnets.gateway", subnet=home, names=" ".join(takers))
-    foreign = [n.name for n, _ in inside if not n.preview and n.name != _docker.GATEWAY]
+    foreign = [n.name for n, _subnet in inside if not n.preview and n.name != _docker.GATEWAY]
     if foreign:
         troubled = True
         yield _trouble(facts, "subnets.foreign", names=_some(foreign))

@@ -309,7 +309,7 @@ def parse(output: str) -> Machine:
     found = Machine()
     said = []
     for line in output.splitlines():
-        kind, _, rest = line.partition("\t")
+        kind, dummy, rest = line.partition("\t")
         reader = _READERS.get(kind)
         if reader:
             reader(found, rest.split("\t"))
@@ -386,7 +386,7 @@ def _read_route(machine: Machine, parts: List[str]) -> None:
 
 def _read_listen(machine: Machine, parts: List[str]) -> None:
     """The kernel's ``0100007F:1F90`` as ("loopback", 8080)."""
-    address, _, port = parts[0].partition(":")
+    address, dummy, port = parts[0].partition(":")
     loopback = ("00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
     place = "any" if set(address) == {"0"} else "other"
     if address in loopback or (len(address) == 8 and address.endswith("7F")):

@@ -38,7 +38,11 @@ from ansible_collections.ephemera.preview.plugins.plugin_utils._base import (
     NOT_SETTINGS,
     PreviewAction,
 )
-from cryptography import x509
+
+try:
+    from cryptography import x509
+except ImportError:  # ansible-core requires it; its sanity tests do not
+    x509 = None
 
 RESOLVE = 10  # seconds
 T = TypeVar("T")
@@ -271,11 +275,11 @@ def look_from_outside(facts: Facts) -> None:
     context.verify_mode = ssl.CERT_NONE
     url = names.url + "/"
     answer = _http.get(url, context=context)
-    ours = answer.status == 404 and _doctor.NOBODY_HERE.encode() in answer.body
+    ours = answer.status == 404 and _doctor.NOBODY_HERE in str(answer.body)
     said = re.sub(r"^\[Errno -?\d+\] ", "", answer.detail) or answer.trouble
     facts.door = _doctor_facts.Door(url, names.port, answer.status, ours, said)
     if names.scheme == "https" and ours:
-        certificate = served_certificate(names.host, names.port, facts.settings)
+        certificate = served_certificate(facts.name, names.port, facts.settings)
         # The file has been judged, where it is the one; but not whether others trust it.
         known = {one.not_after for one in facts.certificates}
         if certificate.untrusted or certificate.not_after not in known:
@@ -349,15 +353,15 @@ def given_certificate(path: str, key: str) -> _doctor_facts.Certificate:
 
 
 def served_certificate(
-    host: str, port: int, settings: Mapping[str, Any]
+    name: _doctor_facts.Name, port: int, settings: Mapping[str, Any]
 ) -> _doctor_facts.Certificate:
     """The certificate that is served, and whether it is trusted here where it should be."""
-    source = f"served at {host}:{port}"
+    source = f"served at {name.host}:{port}"
     blind = ssl.create_default_context()
     blind.check_hostname = False
     blind.verify_mode = ssl.CERT_NONE
     try:
-        der = _handshake(host, port, blind)
+        der = _handshake(name, port, blind)
         found = _certificate(source, x509.load_der_x509_certificate(der))
     except (OSError, ValueError) as error:
         return _doctor_facts.Certificate(source, said=str(error))
@@ -367,16 +371,18 @@ def served_certificate(
         context = ssl.create_default_context()
         if settings["preview_ca_file"]:
             context.load_verify_locations(settings["preview_ca_file"])
-        _handshake(host, port, context)
+        _handshake(name, port, context)
     except (OSError, ssl.SSLError) as error:
         return found._replace(untrusted=getattr(error, "verify_message", "") or str(error))
     return found
 
 
-def _handshake(host: str, port: int, context: ssl.SSLContext) -> bytes:
-    with socket.create_connection((_http._address(host), port), timeout=5) as plain:
-        with context.wrap_socket(plain, server_hostname=host) as secure:
-            return secure.getpeercert(binary_form=True) or b""
+def _handshake(name: _doctor_facts.Name, port: int, context: ssl.SSLContext) -> bytes:
+    with (
+        socket.create_connection((name.addresses[0], port), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname=name.host) as secure,
+    ):
+        return secure.getpeercert(binary_form=True) or b""
 
 
 def _certificate(source: str, certificate: x509.Certificate) -> _doctor_facts.Certificate:

@@ -83,6 +83,7 @@ def run(platform: Platform, command: list[str], **env: str) -> subprocess.Comple
         cwd=platform.folder,
         stdin=subprocess.DEVNULL,
         timeout=300,
+        check=False,
     )
     assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
     return done
@@ -189,7 +190,7 @@ def test_a_person_reads_a_table_and_several_apps_at_once(platform: Platform) -> 
     }
     done = run(platform, inventory(platform, apps))
     assert done.returncode == 2
-    table, _, message = done.stdout.partition("TASK [End")
+    table, _task, message = done.stdout.partition("TASK [End")
     lines = table.splitlines()
     counts = ["no problems", "2 problems", "2 problems"]
     starts = [lines.index(app) for app in apps]
@@ -412,27 +413,31 @@ def test_certificates_that_do_not_do(alone: Platform, tmp_path: Path) -> None:
     assert f"*.{DOMAIN} is good until" in reports["good"]["certificate"]
 
 
-def test_the_certificate_that_is_served(platform: Platform, tmp_path: Path) -> None:
+@root
+def test_a_gateway_with_a_certificate_and_a_wall(platform: Platform, tmp_path: Path) -> None:
     """A renewed file is of no use before the gateway has it."""
     old = certificate(tmp_path, "old", 5, f"*.{DOMAIN}")
     new = certificate(tmp_path, "new", 90, f"*.{DOMAIN}")
-    port = {"preview_gateway_https_port": free_port()}
+    wanted = {"preview_gateway_https_port": free_port(), "preview_isolation": True}
+    more = ["10.213.0.0/16", "10.199.0.0/16"]
     try:
-        platform.play("gateway", **given(old), **port).ok()
+        platform.play("gateway", **given(old), **wanted).ok()
         reports = ask_all(
             platform,
             {
-                "strict": given(old) | port,
-                "renewed": given(new) | port | {"preview_ca_file": old[0]},
+                "strict": given(old) | wanted | {"preview_docker_subnets": more},
+                "renewed": given(new) | wanted | {"preview_ca_file": old[0]},
             },
         )
     finally:
         platform.play("gateway").ok()
     assert "is answered by the gateway" in reports["strict"]["door"]
     assert "self-signed certificate" in reports["strict"]["certificate.untrusted"]
+    assert "do not know 10.199.0.0/16" in reports["strict"]["wall.gaps"]
     assert reports["renewed"].problems == set(), reports["renewed"].out
     assert f"{new[0]} for *.{DOMAIN} is good" in reports["renewed"]["certificate"]
     assert "served at renewed-pr-" in reports["renewed"]["certificate.expiring"]
+    assert "keep previews from the networks around it" in reports["renewed"]["wall"]
 
 
 # -- registries and the repository ----------------------------------------------------------------
