@@ -153,8 +153,9 @@ class Route:
                 taken = wanted & _route.hosts(other)
             except (ValueError, AttributeError):
                 self.module.fail_json(
-                    msg="{0}/{1} is no file of ours and keeps the gateway from reading any other. "
-                    "Remove it.".format(self.directory, file)
+                    msg="{0}/{1} was not written by ephemera.preview. One file that Traefik cannot "
+                    "read keeps it from reading all others, so nothing else may lie in that "
+                    "folder. Move it away.".format(self.directory, file)
                 )
             if taken:
                 self.module.fail_json(

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _route
-from conftest import Platform, docker, free_port, holdings
+from conftest import Platform, Played, docker, free_port, holdings
 
 GATEWAY = "ephemera-preview-gateway"
 IMAGE = "python:3.13-slim"
@@ -136,9 +136,11 @@ class Host:
     https: int
     metrics: int
     settings: dict[str, Any] = field(default_factory=dict)
+    played: dict[str, Any] | None = None
 
-    def play(self, *arguments: str, **settings: Any) -> Any:
-        return self.platform.play(
+    def play(self, *arguments: str, **settings: Any) -> Played:
+        """Set the gateway up with the settings of this test, and these."""
+        played = self.platform.play(
             "gateway",
             *arguments,
             preview_domain=DOMAIN,
@@ -146,8 +148,17 @@ class Host:
             preview_gateway_metrics_port=self.metrics,
             **(self.settings | settings),
         )
+        if "--check" not in arguments:
+            self.played = None if played.rc else self.settings | settings
+        return played
 
-    def route(self, preview: Preview, content: dict[str, Any] | None) -> Any:
+    def set_up(self, **settings: Any) -> None:
+        """The same, unless it was the last that was done."""
+        self.settings = settings
+        if self.played != settings:
+            self.play().ok()
+
+    def route(self, preview: Preview, content: dict[str, Any] | None) -> Played:
         """Lead to a preview, or no more; the outcome of the one task that does it."""
         task = {
             "name": "Lead to it",
@@ -202,15 +213,20 @@ def until(true: Callable[[], bool], seconds: float = 10) -> float:
 
 
 @pytest.fixture(scope="module")
-def host(gateway: Platform) -> Iterator[Host]:
+def any_host(gateway: Platform) -> Iterator[Host]:
     """The session's gateway, for this module to set up as it likes."""
-    mine = Host(replace(gateway, folder=gateway.folder / "gateway"), free_port(), free_port())
-    mine.play().ok()
-    yield mine
+    yield Host(replace(gateway, folder=gateway.folder / "gateway"), free_port(), free_port())
     shutil.rmtree(gateway.state / "gateway" / "acme", ignore_errors=True)
     for file in (gateway.state / "gateway" / "routes").glob(".tls-*"):
         file.unlink()
     gateway.play("gateway").ok()
+
+
+@pytest.fixture
+def host(any_host: Host) -> Host:
+    """A gateway that serves over http."""
+    any_host.set_up()
+    return any_host
 
 
 @pytest.fixture
@@ -334,7 +350,6 @@ def test_a_gateway_made_anew_joins_its_previews_again(host: Host, preview: Previ
     docker("rm", "--force", GATEWAY)
     host.play().ok()
     until(lambda: host.get(preview.host).status == 200)
-    assert host.play().ok().changed == 0
     host.route(preview, None).ok()
 
 
@@ -369,17 +384,9 @@ def certificate(folder: Path, name: str, *options: str) -> tuple[Path, Path]:
     return crt, key
 
 
-@pytest.fixture
-def over_tls(host: Host) -> Iterator[Host]:
-    yield host
-    host.settings.clear()
-    host.play().ok()
-
-
-def test_selfsigned(over_tls: Host, preview: Preview) -> None:
-    host = over_tls
-    host.settings["preview_gateway_tls"] = "selfsigned"
-    host.play().ok()
+def test_selfsigned(any_host: Host, preview: Preview) -> None:
+    host = any_host
+    host.set_up(preview_gateway_tls="selfsigned")
     pem = host.platform.state / "gateway" / "certificates" / f"{DOMAIN}.pem"
     assert pem.stat().st_mode & 0o777 == 0o600
     trusted = tls_context(pem)
@@ -407,14 +414,14 @@ def test_selfsigned(over_tls: Host, preview: Preview) -> None:
     host.route(preview, None).ok()
 
 
-def test_given(over_tls: Host, tmp_path: Path) -> None:
-    host = over_tls
+def test_given(any_host: Host, tmp_path: Path) -> None:
+    host = any_host
     crt, key = certificate(tmp_path, "given", "-addext", f"subjectAltName=DNS:*.{DOMAIN}")
-    host.settings.update(
-        preview_gateway_tls="given",
-        preview_gateway_certificate=str(crt),
-        preview_gateway_certificate_key=str(tmp_path / "none"),
-    )
+    host.settings = {
+        "preview_gateway_tls": "given",
+        "preview_gateway_certificate": str(crt),
+        "preview_gateway_certificate_key": str(tmp_path / "none"),
+    }
     assert "is no file on the controller" in host.play().refused().sentence
     host.settings["preview_gateway_certificate_key"] = str(key)
     played = host.play("--diff").ok()
@@ -471,8 +478,10 @@ def pebble(program: str) -> str:
 
 
 @pytest.fixture
-def authority(host: Host, tmp_path: Path) -> Iterator[Authority]:
+def authority(any_host: Host, tmp_path: Path) -> Iterator[Authority]:
     address = "10.213.0.1"  # the host, as the gateway sees it
+    if not docker("network", "ls", "-q", f"--filter=name=^{GATEWAY}$"):
+        any_host.set_up()
     crt, key = certificate(tmp_path, "pebble", "-addext", f"subjectAltName=IP:{address}")
     management = free_port()
     mine = Authority(address, free_port(), free_port(), free_port(), crt, [])
@@ -526,9 +535,9 @@ def authority(host: Host, tmp_path: Path) -> Iterator[Authority]:
         yield mine
 
 
-def test_acme_wildcard(over_tls: Host, authority: Authority) -> None:
-    host = over_tls
-    host.settings.update(authority.settings())
+def test_acme_wildcard(any_host: Host, authority: Authority) -> None:
+    host = any_host
+    host.settings = authority.settings()
     played = host.play("--diff").ok()
     assert "$PATH" not in played.out
     insecure = ssl.create_default_context()
@@ -633,13 +642,14 @@ def published() -> Iterator[int]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="rules and neighbours need root")
 def test_the_wall(
-    host: Host,
+    any_host: Host,
     preview: Preview,
     neighbour: tuple[str, str],
     listening: int,
     published: int,
     tmp_path: Path,
 ) -> None:
+    host = any_host
     private, metadata = neighbour
     other = Preview(f"{preview.name}2", 201).start()
     database = ["--network-alias=db", f"--name={preview.name}-db-1", IMAGE]
@@ -667,12 +677,13 @@ def test_the_wall(
     edge = {"bridge": f"10.213.200.65:{listening}"}
     try:
         # Without the wall all of it is open, so that what follows is the wall's doing.
-        host.play(preview_isolation=False).ok()
+        host.set_up()
         assert preview.reaches(everything) == set(closed) | set(open_ones)
         assert preview.reaches(edge, f"{preview.name}_edge") == {"bridge"}
         assert from_a_build(build, tmp_path) == set(build)
 
-        assert host.play(preview_isolation=True).ok().changed > 0
+        host.settings = {"preview_isolation": True}
+        assert host.play().ok().changed > 0
         assert preview.reaches(everything) == set(open_ones)
         assert preview.reaches(edge, f"{preview.name}_edge") == set()
         assert from_a_build(build, tmp_path) == {"internet"}
@@ -682,17 +693,17 @@ def test_the_wall(
         host.route(preview, preview.route()).ok()
         until(lambda: host.get(preview.host).status == 200)
         assert "router=" in host.scrape()
-        assert host.play(preview_isolation=True).ok().changed == 0
+        assert host.play().ok().changed == 0
 
         allow = [f"{private}/32:80", f"{outer}/32:{listening}"]
-        host.play(preview_isolation=True, preview_egress_allow=allow).ok()
+        host.play(preview_egress_allow=allow).ok()
         reached = {"private", "outer"} | set(open_ones)
         assert preview.reaches(everything) == reached
 
         # A rule that somebody removed is put back.
         subprocess.run(["iptables", "-D", "INPUT", "-j", "EPHEMERA-PREVIEW-HOST"], check=True)
         assert preview.reaches(closed) > {"bridge"}
-        assert host.play(preview_isolation=True).ok().changed > 0
+        assert host.play().ok().changed > 0
         assert preview.reaches(closed) == set()
         script = host.platform.state / "gateway" / "firewall.sh"
         before = rules()
@@ -701,8 +712,6 @@ def test_the_wall(
         host.route(preview, None).ok()
     finally:
         other.remove()
-        host.play(preview_isolation=False).ok()
-    assert "EPHEMERA" not in rules()
 
 
 def rules() -> str:
@@ -717,14 +726,14 @@ def rules() -> str:
 # --- removal -----------------------------------------------------------------------------------
 
 
-def test_it_is_removed_when_no_preview_needs_it(host: Host, preview: Preview) -> None:
+def test_it_is_removed_when_no_preview_needs_it(any_host: Host, preview: Preview) -> None:
+    host = any_host
+    host.set_up(preview_isolation=os.geteuid() == 0)
     sentence = host.play(preview_gateway_state="absent").refused().sentence
     assert preview.name in sentence
     preview.remove()
-    try:
-        host.play(preview_gateway_state="absent").ok()
-        assert not [line for line in holdings() if GATEWAY in line and "image" not in line]
-        assert not (host.platform.state / "gateway").exists()
-        assert host.play(preview_gateway_state="absent").ok().changed == 0
-    finally:
-        host.play().ok()
+    host.play(preview_gateway_state="absent").ok()
+    assert not [line for line in holdings() if GATEWAY in line and "image" not in line]
+    assert not (host.platform.state / "gateway").exists()
+    assert os.geteuid() or "EPHEMERA" not in rules()
+    assert host.play(preview_gateway_state="absent").ok().changed == 0
