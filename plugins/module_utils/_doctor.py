@@ -506,10 +506,13 @@ def examine(
     ]
 
 
-def essentials(facts: Facts) -> List[Finding]:
-    """The problems of the host without which no stage can begin: what a failed run looks for."""
-    found = examine(facts, (HOST, BUILDER), ESSENTIAL)
-    return [finding for finding in found if finding.level == PROBLEM]
+def essentials(facts: Facts, builds: bool = True) -> List[Finding]:
+    """The problems of the host without which no stage can begin: what a failed run looks for.
+
+    :param builds: whether the host is the builder too.
+    """
+    places = (HOST, BUILDER) if builds else (HOST,)
+    return problems(examine(facts, places, ESSENTIAL))
 
 
 def glance(seen: Mapping[str, Any], app: str, where: str) -> List[Finding]:

@@ -56,8 +56,9 @@ def why_not(
 ) -> str:
     """What to fail with when the engine could not be asked: the doctor's sentences, or ``said``."""
     facts = Facts(_app(settings, task_vars), _where(action, task_vars), settings)
-    look_at_machine(action, facts, task_vars, asking=())
-    found = _doctor.essentials(facts)
+    builds = _builds(settings, task_vars)
+    look_at_machine(action, facts, task_vars, ("libraries",) if builds else ())
+    found = _doctor.essentials(facts, builds)
     return _doctor.refusal(facts.app, found) if found else said
 
 
@@ -91,7 +92,7 @@ def look(
     places = {_doctor.BUILDER} if elsewhere else {_doctor.CONTROLLER}
     if not elsewhere and settings["preview_target"] == "docker":
         places.add(_doctor.HOST)
-    if settings["preview_builder"] in ("", task_vars["inventory_hostname"]):
+    if _builds(settings, task_vars):
         places.add(_doctor.BUILDER)
     facts = Facts(
         _app(settings, task_vars),
@@ -186,8 +187,7 @@ def run_info(
     except AnsibleError as error:
         return _doctor_facts.Python(said=_first_line(str(error)))
     if "executable" not in result:
-        said = result.get("module_stderr") or result.get("msg") or "no answer"
-        return _doctor_facts.Python(said=_first_line(str(said)))
+        return _doctor_facts.Python(said=_why_no_module(result))
     return _doctor_facts.Python(
         executable=result["executable"],
         version=result["version"],
@@ -196,6 +196,15 @@ def run_info(
         compose=(result["compose"]["program"], result["compose"]["version"]),
         repository=result.get("repository"),
     )
+
+
+def _why_no_module(result: Mapping[str, Any]) -> str:
+    """The first line, or a traceback's last; over ssh with a terminal all is output."""
+    said = f"{result.get('module_stdout', '')}\n{result.get('module_stderr', '')}"
+    lines = [line for line in said.splitlines() if not line.startswith("Shared connection to ")]
+    if "Traceback (most recent call last):" in said:
+        lines.reverse()
+    return _first_line("\n".join(lines)) or _first_line(str(result.get("msg", "")))
 
 
 def log_in(action: PreviewAction, facts: Facts) -> None:
@@ -408,6 +417,11 @@ def _certificate(source: str, certificate: x509.Certificate) -> _doctor_facts.Ce
 
 def _app(settings: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str:
     return str(settings["preview_app"] or task_vars["inventory_hostname"])
+
+
+def _builds(settings: Mapping[str, Any], task_vars: Mapping[str, Any]) -> bool:
+    """Whether the app's own host is its builder too."""
+    return settings["preview_builder"] in ("", task_vars["inventory_hostname"])
 
 
 def _where(action: PreviewAction, task_vars: Mapping[str, Any]) -> str:

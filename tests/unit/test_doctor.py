@@ -465,6 +465,10 @@ def test_what_a_run_looks_for_is_what_no_stage_can_begin_without():
     )
     assert {f.id for f in _doctor.essentials(broken)} == {"engine.denied", "commands.absent"}
     assert _doctor.essentials(facts()) == []
+    # Images are built elsewhere.
+    broken = other_machine(info=client(PLUGINS[0]))
+    assert [f.id for f in _doctor.essentials(broken)] == ["buildx.absent"]
+    assert _doctor.essentials(broken, builds=False) == []
 
 
 @pytest.mark.parametrize(
