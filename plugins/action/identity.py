@@ -32,7 +32,8 @@ class ActionModule(PreviewAction):
             "type": "str",
             "choices": ["up", "down", "preview", "host"],
             "default": "preview",
-        }
+        },
+        "run": {"type": "str"},
     }
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +58,7 @@ class ActionModule(PreviewAction):
             preview = _plan.identity(
                 settings["preview_app"] or task_vars["inventory_hostname"],
                 settings,
-                run=uuid.uuid4().hex,
+                run=arguments["run"] or uuid.uuid4().hex,
                 builder=settings["preview_builder"] or task_vars["inventory_hostname"],
             )
         except _names.NameRefused as refused:
@@ -83,6 +84,10 @@ class ActionModule(PreviewAction):
         preview["drift"] = _plan.drift(
             preview, seen["now"], settings["preview_image_max_age"] * 86400
         )
+        seen_state = preview["observed"]["state"]
+        # What untrusted code left in volumes and caches must not run beside secrets later.
+        preview["reset"] = seen_state.get("trusted", preview["trusted"]) != preview["trusted"]
+        preview["rebuild"] = preview["drift"] == _plan.TOO_OLD
         preview["unchanged"] = scope == "up" and not preview["drift"]
         if scope == "up" and not preview["unchanged"]:
             _free(preview, seen["now"])
@@ -109,5 +114,6 @@ def _exactly_one(task_vars: dict[str, Any]) -> None:
 def _free(preview: dict[str, Any], now: int) -> None:
     """Refuse early what the lease would refuse later, before anything is fetched."""
     lease = _lease.parse(preview["observed"]["lease"])
-    if lease and lease.until > now and not _lease.is_dead(lease):
+    others = lease and lease.owner != preview["run"] and not _lease.is_dead(lease)
+    if lease and others and lease.until > now:
         raise AnsibleActionFail(_lease.refusal(preview["name"], lease, now))

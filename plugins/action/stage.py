@@ -35,6 +35,8 @@ class ActionModule(PreviewAction):
         stages.append({"name": arguments["name"], "start": now})
         # The record of what is deployed outlives a new run until that one has deployed.
         state = dict(progress.get("state") or preview["observed"]["state"])
+        if arguments["name"] == "teardown":
+            state = {}
         state.update(_identity(preview), **arguments["state"])
         state.update(status="building", stage=arguments["name"], updated=now)
         state.setdefault("created", now)
@@ -99,5 +101,15 @@ class ActionModule(PreviewAction):
 def _identity(preview: dict[str, Any]) -> dict[str, Any]:
     return {
         key: preview[key]
-        for key in ("schema", "name", "app", "number", "owner", "forge", "repository", "url")
+        for key in (
+            "schema",
+            "name",
+            "app",
+            "number",
+            "owner",
+            "forge",
+            "repository",
+            "trusted",
+            "url",
+        )
     }

@@ -45,6 +45,9 @@ _TRANSIENT = frozenset(
 )
 
 
+TOO_OLD = "the images are older than preview_image_max_age"
+
+
 class PlanRefused(ValueError):
     """What was asked for cannot be planned. The message says what, where and what to do."""
 
@@ -181,7 +184,7 @@ def drift(preview: Mapping[str, Any], now: int, max_age: int = 0) -> str:
     if seeded != seed_mark(seen, list(seeded)):
         return "the data is not the data that was seeded"
     if max_age and now - int(state.get("built", 0)) > max_age:
-        return "the images are older than preview_image_max_age"
+        return TOO_OLD
     return ""
 
 

@@ -48,3 +48,12 @@ def test_two_pull_requests_live_side_by_side(platform: Platform) -> None:
     assert platform.get(12) == (200, "12\n")
     platform.down(1).ok()
     assert platform.get(12) == (200, "12\n")
+
+
+def test_a_change_of_trust_starts_from_nothing(platform: Platform) -> None:
+    commit = platform.repository.pull_request(1, "A change", files={"www/index.html": "one\n"})
+    platform.up(1, commit, preview_trusted=False).ok()
+    platform.exec(1, "web", "sh", "-c", "echo planted > /data/planted")
+    platform.up(1, commit, preview_trusted=True).ok()
+    assert platform.exec(1, "web", "ls", "/data") == "log"
+    assert platform.exec(1, "web", "cat", "/data/log") == "migrated\nseeded"
