@@ -13,9 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
+import re
+import sys
 from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _checks,
     _compose,
     _dockerfile,
     _interpolate,
@@ -110,7 +113,7 @@ class _Reader:
         wishes = _Wished(document)
         early = _xpreview.validate(wishes.top, wishes.services)
         self.tell_all([each for each in early if not _holds_variable(each.value)])
-        policy = _screen.Policy(
+        policy = _checks.Policy(
             self.request.project,
             self.request.allow,
             self.request.images,
@@ -161,7 +164,12 @@ class _Reader:
 
     def stop_at_problems(self) -> None:
         if self.problems:
-            raise Refused(self.problems)
+            raise Refused(sorted(self.problems, key=self.line_of))
+
+    def line_of(self, problem: str) -> int:
+        """The line of the Compose file a problem is on, so that they are told from its top."""
+        match = re.match(r"{0}:(\d+): ".format(re.escape(self.file)), problem)
+        return int(match.group(1)) if match else sys.maxsize
 
     def tell_all(self, problems: List[Problem]) -> None:
         self.problems += [_screen.describe(each, self.file, self.lines) for each in problems]
@@ -461,7 +469,7 @@ class _Reader:
 
     # -- Compose ----------------------------------------------------------------------------
 
-    def normal_form(self, clean: Dict[str, Any], policy: _screen.Policy) -> Dict[str, Any]:
+    def normal_form(self, clean: Dict[str, Any], policy: _checks.Policy) -> Dict[str, Any]:
         """Compose's normal form of what passed the screen, screened again."""
         document = _interpolate.escape(clean)
         document.pop("networks", None)

@@ -15,15 +15,15 @@ import re
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _names
+from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
+    image_allowed,
+    image_name,
+)
 from ansible_collections.ephemera.preview.plugins.module_utils._interpolate import (
     TemplateError,
     substitute,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import plain
-from ansible_collections.ephemera.preview.plugins.module_utils._screen import (
-    image_allowed,
-    image_name,
-)
 
 SIZE_MAX = 256 << 10
 FRONTENDS = ("docker/dockerfile:1", "docker/dockerfile:1.*")

@@ -10,11 +10,11 @@ import shlex
 import traceback
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from ansible_collections.ephemera.preview.plugins.module_utils._checks import seconds
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import Path
 from ansible_collections.ephemera.preview.plugins.module_utils._screen import (
     Problem,
     replicas_of,
-    seconds,
 )
 
 try:
