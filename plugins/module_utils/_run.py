@@ -10,16 +10,19 @@ import resource
 import signal
 import subprocess
 import tempfile
-from typing import IO, Dict, NamedTuple, Optional, Sequence
+import time
+from typing import IO, Callable, Dict, NamedTuple, Optional, Sequence
 
 
 class Ended(NamedTuple):
-    """How a command ended. `timed_out`: the deadline killed it, with all that it had started."""
+    """How a command ended. `timed_out`: the deadline killed it, with all that it had started.
+    `stopped` is what `watch` said when that ended it."""
 
     rc: int
     out: bytes
     err: str
     timed_out: bool
+    stopped: str = ""
 
 
 def limited(
@@ -35,13 +38,15 @@ def limited(
     stdin: bytes = b"",
     pass_fds: Sequence[int] = (),
     grace: float = 0,
+    watch: Callable[[], str] = lambda: "",
 ) -> Ended:
     """Run `argv` with exactly `env`, in a process group of its own.
 
     In bytes: `memory` bounds its address space; `file_size` each file it writes, where more is an
     error to it; `out_size` its output, where more is its end. Of each output the last `keep` are
     returned. At the deadline the whole group is killed; with `grace`, it is asked to end that many
-    seconds earlier, so that a client can tell its server to stop.
+    seconds earlier, so that a client can tell its server to stop. `watch` is asked every second,
+    and ends it likewise by saying why.
     """
 
     def prepare() -> None:
@@ -67,28 +72,47 @@ def limited(
             preexec_fn=prepare,
             start_new_session=True,
         ) as process:
-            timed_out = _wait(process, stdin, max(seconds, 0.0), grace)
-        return Ended(process.returncode, _tail(out, keep), _text(_tail(err, keep)), timed_out)
+            why = _wait(process, stdin, time.monotonic() + seconds, grace, watch)
+        return Ended(
+            process.returncode,
+            _tail(out, keep),
+            _text(_tail(err, keep)),
+            why == _DEADLINE,
+            "" if why == _DEADLINE else why,
+        )
 
 
-def _wait(process: subprocess.Popen[bytes], stdin: bytes, seconds: float, grace: float) -> bool:
-    """Wait for the end of the process, or end it. True when the deadline did."""
-    timed_out = False
+_DEADLINE = "deadline"
+
+
+def _wait(
+    process: subprocess.Popen[bytes],
+    stdin: bytes,
+    deadline: float,
+    grace: float,
+    watch: Callable[[], str],
+) -> str:
+    """Wait for the end of the process, or end it. Why it was ended, "" when it ended by itself."""
+    why, given = "", stdin or None
     try:
-        try:
-            process.communicate(stdin, timeout=max(seconds - grace, 0.0))
-        except subprocess.TimeoutExpired:
-            timed_out = True
-            if grace:
-                _signal_group(process.pid, signal.SIGINT)
-                process.wait(grace)
+        while not why:
+            left = deadline - grace - time.monotonic()
+            try:
+                process.communicate(given, timeout=min(max(left, 0.0), 1.0))
+                break
+            except subprocess.TimeoutExpired:
+                given = None
+                why = watch() or (_DEADLINE if left <= 1 else "")
+        if why and grace:
+            _signal_group(process.pid, signal.SIGINT)
+            process.wait(grace)
     except subprocess.TimeoutExpired:
         pass
     finally:
         # Also after a good end: nothing that it started may outlive it.
         _signal_group(process.pid, signal.SIGKILL)
         process.wait()
-    return timed_out
+    return why
 
 
 def _signal_group(group: int, number: int) -> None:

@@ -447,7 +447,7 @@ class _Git:
     # -- exporting ----------------------------------------------------------------------------
 
     def check_tree(self) -> Tuple[str, List[str]]:
-        """The root tree's id, and what is not in it. Refuses what would fill the disk, before it is written.
+        """The root tree's id, and what it lacks. Refuses what would fill the disk.
 
         A few hundred objects can name a billion files: git itself sets no limit.
         """

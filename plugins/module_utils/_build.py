@@ -1,0 +1,686 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All images of a preview in one go: built by BuildKit, pulled, or waited for until CI has pushed.
+
+Everything that is built comes from people nobody trusts. What holds is enforced by BuildKit
+itself: a source policy says what a build may read, a namespace keeps its cache mounts apart, a
+cgroup bounds what its RUNs use. Registries are logged in to from a configuration of this run,
+which neither RUN nor an image ever sees.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
+
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _build_log,
+    _dockerfile,
+    _names,
+)
+from ansible_collections.ephemera.preview.plugins.module_utils._checkout import (
+    Checkout,
+    PathRefused,
+)
+from ansible_collections.ephemera.preview.plugins.module_utils._run import Ended, limited
+from ansible_collections.ephemera.preview.plugins.module_utils._screen import image_name
+
+AT_ONCE = 3
+POLL = 2.0  # seconds between two looks for an image that CI pushes
+DISK_LEFT = 1 << 30  # bytes that a build leaves free whatever it is granted
+CGROUPS = "/sys/fs/cgroup"
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_PASSED_ON = (
+    "PATH DOCKER_HOST DOCKER_CONTEXT DOCKER_TLS_VERIFY DOCKER_CERT_PATH XDG_RUNTIME_DIR"
+).split()
+
+
+class BuildFailed(Exception):
+    """An image can't be had. The message says why and what to do; `log` has the last lines."""
+
+    def __init__(self, message: str, log: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.log = list(log)
+
+
+class Wanted(NamedTuple):
+    """One service's image, by the name it gets. `source` is build, pull or prebuilt.
+
+    `build` has `context` (relative to the checkout), `dockerfile` (relative to the context) or
+    `dockerfile_inline`, `target`, `args`, `additional_contexts`, `secrets` and `digest`.
+    """
+
+    name: str
+    image: str
+    source: str
+    build: Mapping[str, Any]
+    prebuilt: str = ""
+
+
+class Request(NamedTuple):
+    """What to make, and within which limits. Times are seconds, sizes bytes.
+
+    `previous` has by service the `digest` and `image_id` of what was deployed last. Without
+    `cache`, no step's result of another build is used: one made with a secret is among them.
+    """
+
+    name: str
+    folder: str
+    checkout: str
+    services: Tuple[Wanted, ...]
+    previous: Mapping[str, Mapping[str, str]] = {}
+    fresh: bool = False
+    cache: bool = True
+    registries: Tuple[Mapping[str, str], ...] = ()
+    mirror: str = ""
+    proxy: Mapping[str, str] = {}
+    ca: str = ""
+    secrets: Mapping[str, str] = {}
+    frontends: Tuple[str, ...] = _dockerfile.FRONTENDS
+    base_images: Tuple[str, ...] = ()
+    timeout: float = 1200
+    images_timeout: float = 600
+    memory: int = 4 << 30
+    pids: int = 4096
+    disk: int = 20 << 30
+    builder: str = ""
+
+
+class Made(NamedTuple):
+    """An image as it is now. `how` is built, retagged, kept, pulled or present."""
+
+    ref: str
+    id: str
+    how: str
+    digest: str
+    seconds: float
+
+
+class Result(NamedTuple):
+    """The images by service. `limited`: whether limits held for what was built."""
+
+    images: Dict[str, Made]
+    limited: bool
+
+
+UNLIMITED = (
+    "Images were built without limits of memory and processes. They take root on the engine's"
+    " machine; or let preview_buildx_builder name a builder that has limits of its own."
+)
+
+
+def make(request: Request, check: bool = False) -> Result:
+    """Have every service's image. With `check` only tell what would be done.
+
+    Raises BuildFailed with all that went wrong.
+    """
+    _check(request)
+    os.makedirs(request.folder, mode=0o700, exist_ok=True)
+    for left in os.listdir(request.folder):
+        if left.startswith(".build-"):
+            shutil.rmtree(os.path.join(request.folder, left), ignore_errors=True)
+    work = tempfile.mkdtemp(prefix=".build-", dir=request.folder)
+    try:
+        return _Maker(request, work).make(check)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def cache_prune(name: str) -> List[str]:
+    """The command that removes the cache mounts of a preview's builds, and no other."""
+    return [
+        "docker", "buildx", "prune", "--force",
+        "--filter", 'description~="with id .{0}/"'.format(name),
+    ]  # fmt: skip
+
+
+# -- what a build may read ------------------------------------------------------------------------
+
+
+def source_policy(
+    frontends: Iterable[str] = (),
+    base_images: Iterable[str] = (),
+    registries: Iterable[str] = (),
+    mirror: str = "",
+) -> Dict[str, Any]:
+    """BuildKit's source policy for a build. Of the rules that match, the last one wins.
+
+    BuildKit asks it about every source there is: FROM, COPY --from, RUN --mount=from=, ADD, named
+    contexts and the frontend of `# syntax=`.
+    """
+    mirror = re.sub(r"\Ahttps?://|/\Z", "", mirror)
+    bases = list(base_images)
+    # Nothing is fetched by ADD: the engine would do it, from inside the host's own network.
+    rules = [_rule("DENY", ".*"), _rule("ALLOW", "local://.*")]
+    if bases:
+        rules += [_rule("ALLOW", _pattern(image)) for image in bases]
+        rules += [_rule("ALLOW", _pattern(image)) for image in frontends]
+        if mirror:
+            hub = [p for p in map(_pattern, bases) if r"//docker\.io/" in p]
+            named = re.escape(mirror) + "/"
+            rules += [_rule("ALLOW", each.replace(r"docker\.io/", named, 1)) for each in hub]
+    else:
+        rules += [
+            _rule("ALLOW", "docker-image://.*"),
+            # The host's own loopback, and what only its addresses lead to.
+            _rule("DENY", r"docker-image://(?i:localhost|127\.[0-9.]+|\[.*\])(:[0-9]+)?/.*"),
+        ]
+        known = [*registries, *([mirror] if mirror else [])]
+        rules += [_rule("ALLOW", "docker-image://" + re.escape(each) + "/.*") for each in known]
+    if mirror:
+        rules.append(
+            dict(
+                _rule("CONVERT", r"docker-image://docker\.io/(.*)"),
+                updates={"identifier": "docker-image://" + mirror + "/${1}"},
+            )
+        )
+    rules.append(_rule("DENY", r"docker-image://(.*/)?" + _names.IMAGES + "/.*"))
+    return {"rules": rules}
+
+
+def _rule(action: str, expression: str) -> Dict[str, Any]:
+    selector = {"identifier": "^" + expression + "$", "match_type": "REGEX"}
+    return {"action": action, "selector": selector}
+
+
+def _pattern(image: str) -> str:
+    """`python:3.*`, `ghcr.io/acme/*` as an expression over BuildKit's names of sources."""
+    name, tag = image_name(image)
+    glob = re.escape(name + tag).replace(r"\*", ".*")
+    return "docker-image://" + glob + ("" if "@" in tag else "(@.*)?" if tag else "([:@].*)?")
+
+
+def without_frontend(text: str) -> str:
+    """A Dockerfile without its `# syntax=`, its lines numbered as before.
+
+    The engine's own frontend then reads it, which nobody can pull something else in place of.
+    """
+    head, moved = [], 0
+    lines = text.split("\n")
+    for line in lines:
+        if not re.match(r"\s*#\s*[A-Za-z][A-Za-z0-9]*\s*=", line):
+            break
+        if re.match(r"(?i)\s*#\s*syntax\s*=", line):
+            moved += 1
+        else:
+            head.append(line)
+    # Directives end at the first comment that is none, so those that stay come first.
+    return "\n".join(head + ["#"] * moved + lines[len(head) + moved :])
+
+
+_OWN_FRONTEND = re.compile(
+    r"(?:(?:index\.)?docker\.io/)?docker/dockerfile(?::(?:1(?:\.[0-9]+)*|latest))?(?:@sha256:\w+)?"
+)
+
+
+# -- limits ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def confined(name: str, memory: int, pids: int) -> Iterator[str]:
+    """A cgroup for a preview's builds, by the name to give to BuildKit; "" where there can't be.
+
+    It takes root, on the machine of the engine.
+    """
+    group = "{0}-build-{1}".format(_names.IMAGES, name)
+    unified = os.path.exists(os.path.join(CGROUPS, "cgroup.controllers"))
+    limits = {
+        "memory/memory.limit_in_bytes": memory,
+        "memory/memory.memsw.limit_in_bytes": memory,
+        "pids/pids.max": pids,
+        "cpu/cpu.shares": 512,
+    }
+    if unified:
+        limits = {"memory.max": memory, "memory.swap.max": 0, "pids.max": pids, "cpu.weight": 50}
+    made = False
+    if os.geteuid() == 0 and _engine_is_here():
+        try:
+            for key, value in limits.items():
+                controller, _, file = key.rpartition("/")
+                path = os.path.join(CGROUPS, controller, group)
+                os.makedirs(path, exist_ok=True)
+                # Swap is not counted everywhere, and a share of the CPU is a courtesy.
+                must = file.startswith(("memory.max", "memory.limit", "pids"))
+                if must or os.path.exists(os.path.join(path, file)):
+                    with open(os.path.join(path, file), "w") as handle:
+                        handle.write(str(value))
+            made = True
+        except OSError:
+            made = False
+    try:
+        yield "/" + group if made else ""
+    finally:
+        if os.geteuid() == 0:
+            for folder in [CGROUPS, *(entry.path for entry in os.scandir(CGROUPS))]:
+                for path in (os.path.join(folder, group, "buildkit"), os.path.join(folder, group)):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(path)
+
+
+def _engine_is_here() -> bool:
+    host = os.environ.get("DOCKER_HOST", "")
+    return not os.environ.get("DOCKER_CONTEXT") and (
+        host in ("", "unix:///var/run/docker.sock", "unix:///run/docker.sock")
+    )
+
+
+# -- making ---------------------------------------------------------------------------------------
+
+
+def _check(request: Request) -> None:
+    """Refuse what no plan of ours holds."""
+    if not _NAME.fullmatch(request.name):
+        raise BuildFailed("{0!r} is no name of a preview.".format(request.name))
+    own = "{0}/{1}/".format(_names.IMAGES, request.name)
+    for service in request.services:
+        ours = service.image.startswith(own)
+        usable = all(map(_IMAGE.fullmatch, filter(None, (service.image, service.prebuilt))))
+        if not usable or (service.source != "pull" and not ours):
+            raise BuildFailed("{0!r} is no image of {1}.".format(service.image, request.name))
+        name = image_name(service.image if service.source == "pull" else service.prebuilt)[0]
+        if "/{0}/".format(_names.IMAGES) in name:
+            raise BuildFailed(
+                "services.{0}: {1} is the image of a preview, and previews don't share"
+                " images.".format(service.name, service.prebuilt or service.image)
+            )
+        for arg in service.build.get("args") or {}:
+            if not _WORD.fullmatch(arg) or arg.upper().startswith(("BUILDKIT_", "BUILDX_")):
+                raise BuildFailed("services.{0}: {1!r} is no build argument.".format(*service, arg))
+
+
+class _Maker:
+    def __init__(self, request: Request, work: str) -> None:
+        self.request = request
+        self.work = work
+        self.deadline = time.monotonic() + request.timeout
+        self.images: Dict[str, Dict[str, Any]] = {}
+        self.digests: Dict[str, str] = {}
+        self.cgroup = ""
+        self.disk: Optional[Tuple[str, int]] = None
+        self.env = self._environment()
+
+    def make(self, check: bool) -> Result:
+        services = self.request.services
+        jobs = list({service.image: service for service in reversed(services)}.values())[::-1]
+        previous = [p.get("image_id", "") for p in self.request.previous.values()]
+        self._inspect([job.image for job in jobs] + [each for each in previous if each])
+        if check:
+            hows = {job.image: self._how(job) for job in jobs}
+            told = {s.name: Made(s.image, "", hows[s.image], "", 0.0) for s in services}
+            return Result(told, True)
+        request, before, bounded = self.request, self.images, True
+        with confined(request.name, request.memory, request.pids) as self.cgroup:
+            if request.builder:
+                self.cgroup = ""
+            if any(self._how(job) == "built" for job in jobs):
+                self.disk = self._disk()
+                bounded = bool(self.cgroup or request.builder)
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                outcomes = list(pool.map(self._attempt, jobs))
+        failed = [each for each in outcomes if isinstance(each, BuildFailed)]
+        if failed:
+            message = "\n".join(dict.fromkeys(str(each) for each in failed))
+            raise BuildFailed(
+                message, [line for each in failed for line in each.log][: _build_log.LINES]
+            )
+        self._inspect([job.image for job in jobs])
+        made = {
+            each.ref: self._identified(each, before) for each in outcomes if isinstance(each, Made)
+        }
+        self._refuse_forged(made.values())
+        return Result({service.name: made[service.image] for service in services}, bounded)
+
+    def _identified(self, made: Made, before: Mapping[str, Any]) -> Made:
+        found = self._found(made.ref)
+        digest = self.digests.get(made.ref) or next(iter(found.get("RepoDigests") or []), "")
+        same = made.how == "pulled" and before.get(made.ref, {}).get("Id") == found["Id"]
+        how = "present" if same else made.how
+        return made._replace(id=found["Id"], digest=digest, how=how)
+
+    def _attempt(self, job: Wanted) -> Union[Made, BuildFailed]:
+        began = time.monotonic()
+        how = self._how(job)
+        try:
+            if how == "built":
+                self._build(job)
+            elif how == "retagged":
+                self._tag(self._last(job), job.image)
+            elif how == "pulled":
+                self._pull(job)
+        except BuildFailed as failed:
+            return failed
+        except PathRefused as refused:
+            return BuildFailed("services.{0}.build: {1}.".format(job.name, refused))
+        return Made(job.image, "", how, "", round(time.monotonic() - began, 2))
+
+    def _how(self, job: Wanted) -> str:
+        if job.source == "prebuilt":
+            return "pulled"
+        if job.source == "pull":
+            return "present" if self._found(job.image) else "pulled"
+        last = self._last(job)
+        if not last or self.request.fresh:
+            return "built"
+        return "kept" if self._found(job.image).get("Id") == last else "retagged"
+
+    def _last(self, job: Wanted) -> str:
+        """The id of an image there is that was built from the same content."""
+        for service in self.request.services:
+            last = self.request.previous.get(service.name) or {}
+            if (
+                service.image == job.image
+                and last.get("digest")
+                and last["digest"] == service.build.get("digest")
+                and self._found(last.get("image_id", ""))
+            ):
+                return last["image_id"]
+        return ""
+
+    # -- one image ----------------------------------------------------------------------------
+
+    def _build(self, job: Wanted) -> None:
+        folder = tempfile.mkdtemp(dir=self.work)
+        request, build = self.request, job.build
+        checkout = Checkout(request.checkout)
+        context = checkout.path("", build.get("context") or ".")
+        checkout.must(context, "folder")
+        argv = ["docker", "buildx", "build", "--progress", "plain", "--load"]
+        argv += ["--builder", request.builder or "default", "--tag", job.image]
+        argv += ["--file", self._dockerfile(job, checkout, context, folder)]
+        if build.get("target"):
+            argv += ["--target={0}".format(build["target"])]
+        for name, value in (build.get("args") or {}).items():
+            if value is not None:
+                argv += ["--build-arg", "{0}={1}".format(name, value)]
+        for name, path in (build.get("additional_contexts") or {}).items():
+            named = checkout.path("", path)
+            checkout.must(named, "folder")
+            argv += ["--build-context", "{0}={1}".format(name, self._at(named))]
+        argv += self._secrets(build.get("secrets") or [], folder)
+        # Without a value: taken from the environment, so that no list of processes shows it.
+        for name in self._proxies():
+            argv += ["--build-arg", name]
+        argv += ["--build-arg", "BUILDKIT_CACHE_MOUNT_NS=" + request.name]
+        if self.cgroup:
+            argv += ["--cgroup-parent", self.cgroup]
+        if request.fresh:
+            argv.append("--pull")
+        if request.fresh or not request.cache:
+            argv.append("--no-cache")
+        ended = self._run(argv + [self._at(context)], grace=5.0, watch=self._disk_is_full)
+        if ended.rc != 0 or ended.timed_out or ended.stopped:
+            raise self._failed("Building {0}".format(job.name), ended)
+
+    def _dockerfile(self, job: Wanted, checkout: Checkout, context: str, folder: str) -> str:
+        """The Dockerfile and what it ignores, as files of ours."""
+        name = job.build.get("dockerfile") or "Dockerfile"
+        text = job.build.get("dockerfile_inline")
+        if text is None:
+            path = checkout.path(context, name)
+            if not checkout.kind(path):
+                raise BuildFailed(
+                    "services.{0}.build.dockerfile: there is no {1} in the commit.".format(
+                        job.name, path
+                    )
+                )
+            text = checkout.text(path, _dockerfile.SIZE_MAX)
+            if checkout.kind(path + ".dockerignore") == "file":
+                ignored = checkout.read(path + ".dockerignore", _dockerfile.SIZE_MAX)
+                name = os.path.basename(name)
+                with open(os.path.join(folder, name + ".dockerignore"), "wb") as handle:
+                    handle.write(ignored)
+        if all(map(_OWN_FRONTEND.fullmatch, _dockerfile.syntaxes(text))):
+            text = without_frontend(text)
+        own = os.path.join(folder, os.path.basename(name))
+        with open(own, "w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+        return own
+
+    def _secrets(self, asked: Iterable[Any], folder: str) -> List[str]:
+        granted = dict(self.request.secrets)
+        wanted = [{"source": each} if isinstance(each, str) else each for each in asked]
+        if self.request.ca:
+            granted["preview_ca"] = self.request.ca
+            wanted.append({"source": "preview_ca"})
+        argv = []
+        for number, secret in enumerate(wanted):
+            name = secret["source"]
+            if name in granted and _SECRET.fullmatch(secret.get("target") or name):
+                path = os.path.join(folder, "secret-{0}".format(number))
+                _write_private(path, granted[name])
+                argv += ["--secret", "id={0},src={1}".format(secret.get("target") or name, path)]
+        return argv
+
+    def _pull(self, job: Wanted) -> None:
+        """Pull an image; one that CI pushes is waited for."""
+        wanted = job.prebuilt or job.image
+        through = self._by_mirror(wanted)
+        had = bool(self._found(through))
+        limit = time.monotonic() + self.request.images_timeout
+        while True:
+            ended = self._run(["docker", "pull", through], until=limit)
+            if ended.rc == 0:
+                break
+            if job.source != "prebuilt" or not _build_log.NOT_YET.search(ended.err):
+                raise self._failed("Pulling {0}".format(wanted), ended)
+            if time.monotonic() + POLL > limit or ended.timed_out:
+                raise BuildFailed(
+                    "{0} did not appear within {1:g} seconds. Has CI built and pushed it? Look at"
+                    " its job, or let preview_images_timeout wait longer.".format(
+                        wanted, self.request.images_timeout
+                    )
+                )
+            time.sleep(POLL)
+        digest = re.search(r"^Digest: (sha256:[0-9a-f]{64})$", ended.out.decode(), re.MULTILINE)
+        if digest:
+            self.digests[job.image] = "{0}@{1}".format(_without_tag(wanted), digest.group(1))
+        if through != job.image:
+            self._tag(through, job.image)
+            if not had:
+                self._run(["docker", "image", "rm", through])
+
+    def _by_mirror(self, image: str) -> str:
+        name, tag = image_name(image)
+        mirror = re.sub(r"\Ahttps?://|/\Z", "", self.request.mirror)
+        host, _, path = name.partition("/")
+        if not mirror or host != "docker.io":
+            return image
+        return "{0}/{1}{2}".format(mirror, path, tag or ":latest")
+
+    def _tag(self, source: str, image: str) -> None:
+        ended = self._run(["docker", "image", "tag", source, image])
+        if ended.rc != 0:
+            raise self._failed("Naming {0}".format(image), ended)
+
+    def _refuse_forged(self, images: Iterable[Made]) -> None:
+        """An image's labels reach its containers, where ours are what makes them ours."""
+        for image in images:
+            labels = (self._found(image.ref).get("Config") or {}).get("Labels") or {}
+            forged = sorted(label for label in labels if label.startswith(_names.PREFIX))
+            if forged:
+                if image.how != "present":
+                    self._run(["docker", "image", "rm", "--force", image.ref])
+                raise BuildFailed(
+                    "{0} carries the label {1}: labels that begin so are the platform's. Remove"
+                    " LABEL {1} from it, or from the image it builds upon.".format(
+                        image.ref, forged[0]
+                    )
+                )
+
+    # -- the engine ---------------------------------------------------------------------------
+
+    def _inspect(self, images: List[str]) -> None:
+        """Know these images, by id and by name."""
+        ended = self._run(["docker", "image", "inspect", *images], keep=16 << 20)
+        if ended.rc != 0 and "Cannot connect to the Docker daemon" in ended.err:
+            raise self._failed("Asking the engine", ended)
+        self.images = {}
+        for found in json.loads(ended.out or b"[]"):
+            for name in [found["Id"], *(found.get("RepoTags") or [])]:
+                self.images[name] = found
+
+    def _found(self, image: str) -> Dict[str, Any]:
+        name, tag = image_name(image)
+        for prefix in ("docker.io/library/", "docker.io/"):
+            name = name[len(prefix) :] if name.startswith(prefix) else name
+        return self.images.get(image) or self.images.get(name + (tag or ":latest")) or {}
+
+    def _at(self, path: str) -> str:
+        return os.path.join(os.path.abspath(self.request.checkout), path)
+
+    def _run(
+        self,
+        argv: List[str],
+        until: Optional[float] = None,
+        keep: int = 256 << 10,
+        grace: float = 0,
+        watch: Any = lambda: "",
+    ) -> Ended:
+        try:
+            return limited(
+                argv,
+                env=self.env,
+                cwd=self.work,
+                seconds=(self.deadline if until is None else until) - time.monotonic(),
+                keep=keep,
+                grace=grace,
+                watch=watch,
+            )
+        except FileNotFoundError:
+            raise BuildFailed("there is no `docker` on this machine.") from None
+
+    def _environment(self) -> Dict[str, str]:
+        """What docker may know. Its configuration is this run's own: logins, and no other."""
+        config = os.path.join(self.work, "docker")
+        theirs = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+        os.mkdir(config, 0o700)
+        kept = _read_json(os.path.join(theirs, "config.json"))
+        mine = {
+            "auths": {
+                _registry(each["registry"]): _login(each) for each in self.request.registries
+            },
+            "cliPluginsExtraDirs": [
+                *kept.get("cliPluginsExtraDirs", []),
+                os.path.join(theirs, "cli-plugins"),
+            ],
+            "currentContext": kept.get("currentContext", ""),
+        }
+        _write_private(os.path.join(config, "config.json"), json.dumps(mine))
+        if os.path.isdir(os.path.join(theirs, "contexts")):
+            os.symlink(os.path.join(theirs, "contexts"), os.path.join(config, "contexts"))
+        policy = source_policy(
+            self.request.frontends,
+            self.request.base_images,
+            [each["registry"].partition("/")[0] for each in self.request.registries],
+            self.request.mirror,
+        )
+        _write_private(os.path.join(self.work, "policy.json"), json.dumps(policy))
+        env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        env.setdefault("PATH", os.defpath)
+        env.update(
+            # buildx would run git inside the context, where a folder can pass for a repository.
+            BUILDX_GIT_INFO="false",
+            BUILDX_NO_DEFAULT_ATTESTATIONS="1",
+            BUILDX_CONFIG=os.path.join(theirs if self.request.builder else config, "buildx"),
+            DOCKER_CLI_HINTS="false",
+            DOCKER_CONFIG=config,
+            EXPERIMENTAL_BUILDKIT_SOURCE_POLICY=os.path.join(self.work, "policy.json"),
+            GIT_DIR="/dev/null",
+            HOME=self.work,
+            LC_ALL="C",
+            NO_COLOR="1",
+        )
+        env.update(self._proxies())
+        return env
+
+    def _proxies(self) -> Dict[str, str]:
+        found = {}
+        for kind, value in self.request.proxy.items():
+            if value:
+                found[kind + "_proxy"] = found[kind.upper() + "_PROXY"] = value
+        return found
+
+    def _disk(self) -> Optional[Tuple[str, int]]:
+        """Where the engine keeps its data, if it is here, and how much a build must leave free."""
+        if not _engine_is_here() or self.request.builder:
+            return None
+        ended = self._run(["docker", "info", "--format", "{{.DockerRootDir}}"])
+        root = ended.out.decode().strip()
+        if ended.rc != 0 or not os.path.isdir(root):
+            return None
+        return root, max(shutil.disk_usage(root).free - self.request.disk, DISK_LEFT)
+
+    def _disk_is_full(self) -> str:
+        if self.disk and shutil.disk_usage(self.disk[0]).free < self.disk[1]:
+            return "it has filled {0} GiB of the engine's disk, or all but the last one.".format(
+                self.request.disk >> 30
+            )
+        return ""
+
+    # -- saying why not -----------------------------------------------------------------------
+
+    def _failed(self, what: str, ended: Ended) -> BuildFailed:
+        text = ended.err
+        for secret in _hidden(self.request):
+            text = text.replace(secret, "********")
+        lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+        if ended.timed_out or ended.stopped:
+            why = ended.stopped or (
+                "it was not done within {0:g} seconds, and was stopped. preview_build_timeout"
+                " allows more.".format(self.request.timeout)
+            )
+            return BuildFailed(
+                "{0} failed: {1}".format(what, why), _build_log.steps(lines)[-_build_log.LINES :]
+            )
+        sentence, log = _build_log.explain(lines)
+        return BuildFailed("{0} failed: {1}".format(what, sentence), log)
+
+
+def _without_tag(image: str) -> str:
+    return re.sub(r":[^/:]*\Z", "", image.partition("@")[0])
+
+
+def _hidden(request: Request) -> List[str]:
+    values = [*request.secrets.values(), *(each["password"] for each in request.registries)]
+    for proxy in request.proxy.values():
+        values += re.findall(r"//[^/@]*:([^/@]+)@", proxy or "")
+    return sorted((each for each in values if len(each) >= 4), key=len, reverse=True)
+
+
+def _registry(name: str) -> str:
+    """The key under which docker looks for a login."""
+    host = name.partition("/")[0]
+    hub = ("docker.io", "index.docker.io", "registry-1.docker.io")
+    return "https://index.docker.io/v1/" if host in hub else host
+
+
+def _login(registry: Mapping[str, str]) -> Dict[str, str]:
+    pair = "{0}:{1}".format(registry["username"], registry["password"])
+    return {"auth": base64.b64encode(pair.encode()).decode()}
+
+
+def _write_private(path: str, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
+        handle.write(text)
+
+
+def _read_json(path: str) -> Dict[str, Any]:
+    try:
+        with open(path) as handle:
+            found = json.load(handle)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

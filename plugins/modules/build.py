@@ -1,0 +1,288 @@
+#!/usr/bin/python
+
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: build
+short_description: Have every image of a preview on the engine
+version_added: "0.1.0"
+description:
+  - Builds the services' images by BuildKit, several at once, pulls those that are ready-made, and
+    waits for those that CI pushes. Content that has not changed is not built again.
+  - A build gets nothing of the platform but what is listed here. It can't use the image of another
+    preview, a frontend that is not listed, an entitlement, the host's network or the cache mounts
+    of another preview, and C(ADD) of an address is refused.
+  - Why not M(community.docker.docker_image_build), once a service? It builds one image a call,
+    without a time limit, a login of its own, a source policy or a cgroup.
+author: ephemera.preview contributors (@ephemera-preview)
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  platform:
+    platforms: posix
+requirements:
+  - Docker Engine 25, with buildx
+options:
+  name:
+    description: The preview's name. Its cache mounts and its images bear it.
+    type: str
+    required: true
+  folder:
+    description: The preview's own folder. What a run needs for a moment lies in it, secrets too.
+    type: path
+    required: true
+  checkout:
+    description: The folder of the commit's files.
+    type: path
+    required: true
+  services:
+    description:
+      - The services, as the preview's plan has them. Each has a C(name), the C(image) as it is
+        called here, and a C(source).
+      - Where C(source) is V(build), C(build) is Compose's C(build) in normal form, with paths
+        relative to O(checkout), and C(digest), a value for all its content.
+      - Where it is V(pull), C(image) is ready-made. Where it is V(prebuilt), C(prebuilt) is the
+        image that CI pushes.
+    type: list
+    elements: dict
+    required: true
+  previous:
+    description: What was deployed last, C(digest) and C(image_id) by service.
+    type: dict
+    default: {}
+  fresh:
+    description: Build again though nothing has changed, from base images pulled anew.
+    type: bool
+    default: false
+  cache:
+    description:
+      - Use what earlier builds have left. A step that was built with a secret is reused by a build
+        that does not have it, so a pull request that may see no secret needs V(false).
+    type: bool
+    default: true
+  registries:
+    description: Registries to log in to, for this run only.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      registry:
+        description: The registry's name.
+        type: str
+        required: true
+      username:
+        description: The user's name.
+        type: str
+        required: true
+      password:
+        description: The password or token.
+        type: str
+        required: true
+  mirror:
+    description: A mirror to pull Docker Hub's images through.
+    type: str
+    default: ""
+  proxy:
+    description: The proxies for what a build's RUN fetches. No image holds them.
+    type: dict
+    default: {}
+    suboptions:
+      http:
+        description: The proxy for C(http).
+        type: str
+      https:
+        description: The proxy for C(https).
+        type: str
+      "no":
+        description: What is reached without a proxy, separated by commas.
+        type: str
+  ca:
+    description: Certificates, as PEM text, that a RUN may mount as the secret C(preview_ca).
+    type: str
+    default: ""
+  secrets:
+    description: Build secrets by name, for the builds that ask for them.
+    type: dict
+    default: {}
+  frontends:
+    description:
+      - The frontends that C(# syntax=) may name. C(docker/dockerfile:1) is the engine's own and is
+        not pulled.
+    type: list
+    elements: str
+    default: ["docker/dockerfile:1"]
+  base_images:
+    description: Patterns of the images that builds may use. Without any, all but this machine's own
+      registries.
+    type: list
+    elements: str
+    default: []
+  timeout:
+    description: How many seconds all builds together may take.
+    type: int
+    default: 1200
+  images_timeout:
+    description: How many seconds to wait for images that CI pushes.
+    type: int
+    default: 600
+  memory:
+    description:
+      - How many MiB all RUNs at one time may use. This and O(pids) take root on the engine's
+        machine, and the engine's own builder; see RV(limited).
+    type: int
+    default: 4096
+  pids:
+    description: How many processes all RUNs at one time may have.
+    type: int
+    default: 4096
+  disk:
+    description: How many GiB of the engine's disk may be filled while builds run.
+    type: int
+    default: 20
+  builder:
+    description: A buildx builder, by name. By default the engine's own.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Have the images of a preview
+  ephemera.preview.build:
+    name: shop-pr-42
+    folder: /var/lib/ephemera-preview/previews/shop-pr-42
+    checkout: /var/lib/ephemera-preview/previews/shop-pr-42/source
+    services:
+      - name: web
+        image: ephemera-preview/shop-pr-42/web:5f3c9d2f0b7e
+        source: build
+        build:
+          context: .
+          dockerfile: Dockerfile
+          digest: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+      - name: db
+        image: postgres:17
+        source: pull
+  register: build
+"""
+
+RETURN = r"""
+images:
+  description: The images, by service.
+  returned: success
+  type: dict
+  contains:
+    ref:
+      description: The image's name and tag.
+      type: str
+    id:
+      description: Its id on this engine.
+      type: str
+    how:
+      description: V(built), V(retagged) and V(kept) from what was deployed last, V(pulled), or
+        V(present).
+      type: str
+    digest:
+      description: Its name with digest in a registry, where it has one.
+      type: str
+    seconds:
+      description: How long it took.
+      type: float
+limited:
+  description: Whether O(memory) and O(pids) bounded the builds, where there were any.
+  returned: success
+  type: bool
+log:
+  description: The last lines of what failed.
+  returned: failure
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ephemera.preview.plugins.module_utils import _build
+
+
+def main() -> None:
+    text = {"type": "str", "default": ""}
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "folder": {"type": "path", "required": True},
+            "checkout": {"type": "path", "required": True},
+            "services": {"type": "list", "elements": "dict", "required": True},
+            "previous": {"type": "dict", "default": {}},
+            "fresh": {"type": "bool", "default": False},
+            "cache": {"type": "bool", "default": True},
+            "registries": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "registry": {"type": "str", "required": True},
+                    "username": {"type": "str", "required": True},
+                    "password": {"type": "str", "required": True, "no_log": True},
+                },
+            },
+            "mirror": text,
+            "proxy": {
+                "type": "dict",
+                "default": {},
+                "options": {
+                    "http": {"type": "str", "no_log": True},
+                    "https": {"type": "str", "no_log": True},
+                    "no": {"type": "str"},
+                },
+            },
+            "ca": text,
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "frontends": {"type": "list", "elements": "str", "default": ["docker/dockerfile:1"]},
+            "base_images": {"type": "list", "elements": "str", "default": []},
+            "timeout": {"type": "int", "default": 1200},
+            "images_timeout": {"type": "int", "default": 600},
+            "memory": {"type": "int", "default": 4096},
+            "pids": {"type": "int", "default": 4096},
+            "disk": {"type": "int", "default": 20},
+            "builder": text,
+        },
+        supports_check_mode=True,
+    )
+    wanted = dict(module.params)
+    wanted["services"] = tuple(
+        _build.Wanted(
+            service["name"],
+            service["image"],
+            service["source"],
+            service.get("build") or {},
+            service.get("prebuilt") or "",
+        )
+        for service in wanted["services"]
+    )
+    wanted["memory"] <<= 20
+    wanted["disk"] <<= 30
+    for name in ("registries", "frontends", "base_images"):
+        wanted[name] = tuple(wanted[name])
+    try:
+        result = _build.make(_build.Request(**wanted), module.check_mode)
+    except _build.BuildFailed as failed:
+        module.fail_json(msg=str(failed), log=failed.log)
+    except OSError as error:
+        module.fail_json(msg=str(error))
+    if not result.limited:
+        module.warn(_build.UNLIMITED)
+    module.exit_json(
+        changed=any(image.how not in ("kept", "present") for image in result.images.values()),
+        images={name: image._asdict() for name, image in result.images.items()},
+        limited=result.limited,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,809 @@
+"""Images against the real engine, its BuildKit, and a real registry with a password."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.server
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.ephemera.preview.plugins.module_utils import _build
+from ansible_collections.ephemera.preview.plugins.module_utils._build import (
+    BuildFailed,
+    Request,
+    Result,
+    Wanted,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "testbed"))
+
+from packages import program  # noqa: E402
+
+BASE = "busybox:1.37"
+PASSWORD = "pull-me-9f3b"
+# What `htpasswd -Bbn ci pull-me-9f3b` prints.
+HTPASSWD = "ci:$2y$05$ndg8FhfTzfOPx2.mGPucSuWdvsLdkD0C1avon9I8T4Ha6int5a1qu\n"
+
+root = pytest.mark.skipif(os.geteuid() != 0, reason="limits take root")
+
+
+def docker(*arguments: str, check: bool = True, **options: Any) -> str:
+    done = subprocess.run(
+        ["docker", *arguments], capture_output=True, text=True, check=False, **options
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def plain_build(folder: Path, *arguments: str) -> str:
+    """What a build without any of our defences prints."""
+    done = subprocess.run(
+        ["docker", "buildx", "build", "--progress=plain", *arguments, str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stderr
+
+
+class Preview:
+    """A preview's checkout, and what is asked of its builds."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.folder = folder / name
+        self.checkout = self.folder / "source"
+        self.checkout.mkdir(parents=True)
+        self.request = Request(
+            name=name, folder=str(self.folder), checkout=str(self.checkout), services=(), timeout=90
+        )
+
+    def image(self, service: str = "web", tag: str = "0123456789ab") -> str:
+        return f"ephemera-preview/{self.name}/{service}:{tag}"
+
+    def write(self, files: dict[str, str]) -> None:
+        for name, text in files.items():
+            path = self.checkout / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    def service(self, name: str = "web", tag: str = "0123456789ab", **build: Any) -> Wanted:
+        return Wanted(name, self.image(name, tag), "build", {"context": ".", **build})
+
+    def make(self, *services: Wanted, **request: Any) -> Result:
+        return _build.make(self.request._replace(services=services or (self.service(),), **request))
+
+    def build(self, dockerfile: str, /, build: dict[str, Any] | None = None, **request: Any) -> str:
+        """Build one image out of a Dockerfile. Its id."""
+        self.write({"Dockerfile": dockerfile})
+        return self.make(self.service(**(build or {})), **request).images["web"].id
+
+    def refused(
+        self, dockerfile: str, /, build: dict[str, Any] | None = None, **request: Any
+    ) -> BuildFailed:
+        with pytest.raises(BuildFailed) as caught:
+            self.build(dockerfile, build, **request)
+        assert not docker("image", "ls", "--quiet", self.image())
+        assert not list(self.folder.glob(".build-*"))
+        return caught.value
+
+    def run(self, *command: str, image: str = "") -> str:
+        return docker("run", "--rm", "--network=none", image or self.image(), *command)
+
+
+@pytest.fixture
+def previews(tmp_path: Path) -> Iterator[Any]:
+    made: list[Preview] = []
+
+    def new(name: str = "") -> Preview:
+        made.append(Preview(tmp_path, name or f"t{uuid.uuid4().hex[:6]}-pr-{len(made) + 41}"))
+        return made[-1]
+
+    yield new
+    for preview in made:
+        mine = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter",
+                      f"reference=ephemera-preview/{preview.name}/*").split()  # fmt: skip
+        if mine:
+            docker("image", "rm", "--force", *mine)
+        subprocess.run(_build.cache_prune(preview.name), check=True, capture_output=True)
+
+
+@pytest.fixture
+def preview(previews: Any) -> Preview:
+    return previews()
+
+
+@pytest.fixture
+def spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Notes every argument list and environment that docker and git are started with."""
+    log = tmp_path / "spy.log"
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("docker", "git"):
+        real = shutil.which(name)
+        (folder / name).write_text(
+            f'#!/bin/sh\n{{ printf "%s" "{name}"; printf " %s" "$@"; echo;'
+            f' env | sed "s/^/env /"; }} >>{log}\nexec {real} "$@"\n'
+        )
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    log.touch()
+    return log
+
+
+def calls(spy: Path, what: str) -> int:
+    return sum(line.startswith(what) for line in spy.read_text().splitlines())
+
+
+# -- what is built, and what is not ---------------------------------------------------------------
+
+
+def test_builds_and_names_the_image(preview: Preview) -> None:
+    preview.write({"app/hello": "hello\n", "docker/web.Dockerfile":
+                   f"FROM {BASE} AS base\nARG GREETING\nCOPY hello /hello\n"
+                   'RUN echo "$GREETING" >>/hello\nFROM base AS web\nFROM base AS other\n'
+                   "RUN echo other >>/hello\n"})  # fmt: skip
+    service = preview.service(
+        context="app",
+        dockerfile="../docker/web.Dockerfile",
+        target="web",
+        args={"GREETING": "a b $x 'y'", "UNSET": None},
+    )
+    made = preview.make(service).images["web"]
+    assert (made.ref, made.how) == (preview.image(), "built")
+    assert made.id == docker("image", "inspect", "--format", "{{.Id}}", preview.image())
+    assert preview.run("cat", "/hello") == "hello\na b $x 'y'"
+    assert [p.name for p in preview.folder.iterdir()] == ["source"]
+
+
+def test_inline_dockerfile_further_contexts_and_what_is_ignored(preview: Preview) -> None:
+    preview.write({"lib/data": "data\n", "junk": "x", "kept": "x", "Dockerfile": "",
+                   "Dockerfile.dockerignore": "junk\n"})  # fmt: skip
+    inline = f"FROM {BASE}\nCOPY --from=lib data /data\n"
+    preview.make(preview.service(dockerfile_inline=inline, additional_contexts={"lib": "lib"}))
+    assert preview.run("cat", "/data") == "data"
+    preview.build(f"FROM {BASE}\nCOPY . /all\n")
+    assert preview.run("ls", "/all").split() == [
+        "Dockerfile",
+        "Dockerfile.dockerignore",
+        "kept",
+        "lib",
+    ]
+
+
+def test_unchanged_content_is_named_and_not_built(preview: Preview, spy: Path) -> None:
+    preview.write({"Dockerfile": f"FROM {BASE}\nRUN echo first\n"})
+    first = preview.make(preview.service(digest="d1"))
+    assert calls(spy, "docker buildx") == 1
+    previous = {"web": {"digest": "d1", "image_id": first.images["web"].id}}
+
+    again = preview.make(preview.service(digest="d1"), previous=previous)
+    assert again.images["web"].how == "kept"
+    second = preview.make(preview.service(tag="ba9876543210", digest="d1"), previous=previous)
+    assert second.images["web"].how == "retagged"
+    assert second.images["web"].id == first.images["web"].id
+    assert calls(spy, "docker buildx") == 1
+
+    for changed in ({"digest": "d2"}, {"digest": ""}):
+        preview.make(preview.service(**changed), previous=previous)
+    docker("image", "rm", "--force", first.images["web"].id)
+    assert (
+        preview.make(preview.service(digest="d1"), previous=previous).images["web"].how == "built"
+    )
+    assert calls(spy, "docker buildx") == 4
+
+
+def test_afresh_from_base_images_pulled_anew(preview: Preview, mirror: Registry) -> None:
+    mirror.push(BASE, "acme/base:1")
+    preview.write({"Dockerfile": f"FROM {mirror.host}/acme/base:1\nRUN date +%N >/when\n"})
+    service, options = preview.service(digest="d1"), {"base_images": ("127.0.0.1:*/acme/*",)}
+    first = preview.make(service, **options).images["web"]
+    previous = {"web": {"digest": "d1", "image_id": first.id}}
+    assert preview.make(service, previous=previous, **options).images["web"].how == "kept"
+    again = preview.make(service, previous=previous, fresh=True, **options).images["web"]
+    assert (again.how, again.id == first.id) == ("built", False)
+
+
+def test_services_of_one_build_are_built_once(preview: Preview, spy: Path) -> None:
+    preview.write({"Dockerfile": f"FROM {BASE}\n"})
+    web = preview.service()
+    made = preview.make(web, web._replace(name="worker"), web._replace(name="cron"))
+    assert calls(spy, "docker buildx") == 1
+    assert {each.ref for each in made.images.values()} == {preview.image()}
+
+
+def test_check_mode_tells_and_does_nothing(preview: Preview, spy: Path) -> None:
+    request = preview.request._replace(services=(preview.service(),))
+    assert _build.make(request, check=True).images["web"].how == "built"
+    assert calls(spy, "docker buildx") == 0
+
+
+# -- what an author may not have ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dockerfile",
+    [
+        "FROM {other}",
+        "FROM docker.io/{other}",
+        "ARG IT={other}\nFROM ${{IT}}",
+        "FROM {base}\nCOPY --from={other} /secret /",
+        "FROM {base}\nRUN --mount=type=bind,from={other},target=/m cat /m/secret",
+        "# syntax={other}\nFROM {base}",
+    ],
+)
+def test_image_of_another_preview(previews: Any, dockerfile: str) -> None:
+    neighbour, mine = previews(), previews()
+    neighbour.build(f"FROM {BASE}\nRUN echo mine >/secret\n")
+    text = dockerfile.format(other=neighbour.image(), base=BASE) + "\n"
+    if "syntax" not in text:
+        mine.write({"Dockerfile": text})
+        assert "ERROR" not in plain_build(mine.checkout), "the trick works on plain BuildKit"
+    message = str(mine.refused(text))
+    assert neighbour.image() in message
+    assert "previews don't share images" in message
+    assert "previews don't share" in str(mine.refused(text, base_images=("*", "*/*"))), "and last"
+
+
+def test_service_with_the_image_of_another_preview(previews: Any) -> None:
+    neighbour, mine = previews(), previews()
+    for image in (neighbour.image(), "docker.io/" + neighbour.image()):
+        with pytest.raises(BuildFailed, match="previews don't share images"):
+            mine.make(Wanted("web", image, "pull", {}))
+    with pytest.raises(BuildFailed, match="is no image of"):
+        mine.make(Wanted("web", neighbour.image(), "build", {"context": "."}))
+
+
+def test_base_images_are_those_of_the_list(preview: Preview) -> None:
+    allowed = ("busybox:1.*", "registry.example.org/acme/*")
+    preview.build(
+        f"FROM {BASE}\nFROM scratch\nCOPY --from={BASE} /bin/true /\n", base_images=allowed
+    )
+    docker("image", "rm", preview.image())
+    for image in (
+        "redis:8",
+        "busybox:2",
+        "docker.io/acme/busybox:1.37",
+        "registry.example.org/b:1",
+    ):
+        message = str(preview.refused(f"FROM {image}\n", base_images=allowed))
+        assert "preview_base_images" in message
+        assert image.split("/")[-1] in message
+
+
+def test_registries_of_this_machine_are_not_for_authors(
+    preview: Preview, registry: Registry
+) -> None:
+    for host in (registry.host, registry.host.replace("127.0.0.1", "localhost"), "[::1]:5000"):
+        message = str(preview.refused(f"FROM {host}/acme/base:1\n"))
+        assert "the platform does not allow the image" in message
+    assert registry.log.read_text().count("/v2/acme/base") == 0
+
+
+@pytest.mark.parametrize("base_images", [(), (BASE,)])
+def test_the_engine_fetches_nothing_for_an_author(preview: Preview, base_images: Any) -> None:
+    """THREATS 7: ADD is fetched by the engine, which can reach what no build may."""
+    with Answers(200) as server:
+        text = f"FROM {BASE}\nADD http://127.0.0.1:{server.port}/metadata /x\n"
+        preview.write({"Dockerfile": text})
+        plain_build(preview.checkout)
+        assert server.asked, "the trick works on plain BuildKit"
+        server.asked.clear()
+        message = str(preview.refused(text, base_images=base_images))
+        assert "ADD http://127.0.0.1" in message
+        assert "by RUN, with wget, curl or git" in message
+        preview.refused(f"FROM {BASE}\nADD http://127.0.0.1:{server.port}/r.git#main /x\n")
+        preview.refused("FROM scratch\nADD git@127.0.0.1:a/b.git /x\n")
+        assert not server.asked
+
+
+def test_frontends(preview: Preview) -> None:
+    head = "# syntax=docker/dockerfile:1\n# check=skip=all\n# escape=`\n"
+    preview.build(f"{head}FROM {BASE}\nRUN a=1; `\n  echo $a >/a\n")
+    assert preview.run("cat", "/a") == "1"
+    docker("image", "rm", preview.image())
+    evil = f"#syntax=evil.example.org/frontend:1\nFROM {BASE}\n"
+    for text in (evil, evil.replace("#", "//"), evil.replace("#syntax", "# SYNTAX ")):
+        refused = preview.refused(text, base_images=(BASE,))
+        assert "does not allow the image evil.example.org/frontend:1" in str(refused)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "RUN --network=host true",
+        "RUN --security=insecure true",
+        "RUN --device=nvidia.com/gpu true",
+        "RUN --mount=type=ssh,required=true true",
+        "RUN --mount=type=secret,id=GITHUB_TOKEN,required=true true",
+    ],
+)
+def test_nothing_of_the_host(preview: Preview, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "host-token")
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/tmp/agent")
+    preview.refused(f"FROM {BASE}\n{run}\n")
+
+
+@pytest.mark.parametrize("build", [
+    {"context": "out"}, {"dockerfile": "out/Dockerfile"}, {"context": "../.."},
+    {"additional_contexts": {"x": "out"}}, {"dockerfile": "../../../Dockerfile"},
+    {"args": {"BUILDKIT_SYNTAX": "evil"}}, {"args": {"--secret": "x"}},
+])  # fmt: skip
+def test_paths_and_arguments_that_lead_elsewhere(
+    preview: Preview, tmp_path: Path, build: dict[str, Any], spy: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {BASE}\n")
+    (preview.checkout / "out").symlink_to(tmp_path)
+    preview.refused(f"FROM {BASE}\n", build)
+    assert calls(spy, "docker buildx") == 0
+
+
+def test_no_git_in_the_context(preview: Preview, spy: Path) -> None:
+    """THREATS 3: buildx asks git about its context, and git runs what is configured there."""
+    subprocess.run(["git", "init", "-q", "--bare", preview.checkout], check=True)
+    with (preview.checkout / "config").open("a") as config:
+        config.write('[core]\n\tbare = false\n\tworktree = "."\n')
+    preview.write({"Dockerfile": f"FROM {BASE}\n"})
+    plain_build(preview.checkout)
+    assert calls(spy, "git") > 0, "the trick works on plain buildx"
+    before = calls(spy, "git")
+    preview.make()
+    assert calls(spy, "git") == before
+
+
+def test_cache_mounts_are_a_previews_own(previews: Any) -> None:
+    """THREATS 8: what one pull request leaves in a cache mount, another one's build would run."""
+
+    def look(preview: Preview, path: str = "pip") -> str:
+        preview.build(
+            f"FROM {BASE}\nARG N\nRUN --mount=type=cache,target=/c,id={path} cp -r /c /seen;"
+            f" echo {preview.name} >/c/poison\n",
+            {"args": {"N": uuid.uuid4().hex, "WHO": preview.name}},
+        )
+        return preview.run("sh", "-c", "cat /seen/* 2>/dev/null || true")
+
+    first, second = previews(), previews()
+    assert look(first) == ""
+    assert look(first) == first.name, "the cache mount works"
+    assert look(second) == ""
+    assert look(second, f"../{first.name}/pip") == ""
+
+    subprocess.run(_build.cache_prune(second.name), check=True, capture_output=True)
+    assert look(second) == "", "its own is pruned"
+    assert look(first) == first.name, "another's is not"
+
+
+def test_labels_of_the_platform(previews: Any) -> None:
+    """THREATS 9: a label reaches the container and makes it look like one of ours."""
+    preview, other = previews(), previews()
+    label = "ephemera.preview/owner"
+    message = str(preview.refused(f"FROM {BASE}\nLABEL {label}=0123456789abcdef\n"))
+    assert f"carries the label {label}" in message
+
+    # By way of an image that has it, too.
+    docker("build", "-q", "-t", other.image(), "-", input=f"FROM {BASE}\nLABEL {label}=x\n")
+    base = f"t{uuid.uuid4().hex[:6]}"
+    docker("tag", other.image(), base)
+    try:
+        assert label in str(preview.refused(f"FROM {base}\n"))
+        with pytest.raises(BuildFailed, match=label):
+            preview.make(Wanted("web", base, "pull", {}))
+        assert docker("image", "ls", "--quiet", base), "what was there before stays"
+    finally:
+        docker("image", "rm", "--force", base)
+
+
+# -- limits ---------------------------------------------------------------------------------------
+
+
+def processes(what: str) -> list[str]:
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    return [line for line in listed.stdout.splitlines() if line.startswith(what)]
+
+
+def test_a_build_that_takes_too_long_is_over(preview: Preview) -> None:
+    began = time.monotonic()
+    failed = preview.refused(f"FROM {BASE}\nRUN echo begun; sleep 4711\n", timeout=8)
+    assert time.monotonic() - began < 15
+    assert "was not done within 8 seconds" in str(failed)
+    assert "preview_build_timeout" in str(failed)
+    assert any("begun" in line for line in failed.log)
+    time.sleep(1)
+    assert not processes("sleep 4711"), "in the engine too"
+
+
+@root
+def test_memory_of_a_build(preview: Preview) -> None:
+    text = f"FROM {BASE}\nRUN x=$(head -c 300000000 /dev/zero | tr '\\0' a); echo ${{#x}}\n"
+    failed = preview.refused(text, memory=64 << 20)
+    assert "preview_build_memory" in str(failed)
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/*{preview.name}*"))
+    assert preview.make(preview.service(dockerfile_inline=f"FROM {BASE}\nRUN true\n")).limited
+
+
+@root
+def test_processes_of_a_build(preview: Preview) -> None:
+    failed = preview.refused(
+        f"FROM {BASE}\nRUN for i in $(seq 200); do sleep 4712 & done; wait\n", pids=50
+    )
+    assert "more processes than builds may have" in str(failed)
+    assert not processes("sleep 4712")
+
+
+def test_disk_of_a_build(preview: Preview) -> None:
+    text = (
+        f"FROM {BASE}\nRUN echo {uuid.uuid4()}; dd if=/dev/zero of=/x bs=1M count=300; sleep 4713\n"
+    )
+    assert "of the engine's disk" in str(preview.refused(text, disk=100 << 20))
+    assert not processes("sleep 4713")
+
+
+# -- secrets, proxies, registries -----------------------------------------------------------------
+
+
+def everything_in(image: str) -> bytes:
+    """An image's configuration, history and every file of every layer."""
+    saved = subprocess.run(["docker", "save", image], capture_output=True, check=True).stdout
+    found = (
+        docker("image", "inspect", image).encode() + docker("history", "--no-trunc", image).encode()
+    )
+    with tarfile.open(fileobj=io.BytesIO(saved)) as outer:
+        for member in outer:
+            data = (outer.extractfile(member) or io.BytesIO()).read()
+            found += data
+            if tarfile.is_tarfile(io.BytesIO(data)):
+                with tarfile.open(fileobj=io.BytesIO(data)) as layer:
+                    for each in layer:
+                        found += (layer.extractfile(each) if each.isfile() else io.BytesIO()).read()
+    return found
+
+
+def test_build_secrets(preview: Preview, spy: Path) -> None:
+    value = "npm-secret-8e21"
+    text = (
+        f"FROM {BASE}\nRUN --mount=type=secret,id=NPM_TOKEN,required=true"
+        " test $(wc -c </run/secrets/NPM_TOKEN) = 15 && echo done >/done\n"
+        'RUN --mount=type=secret,id=other test -z "$(ls /run/secrets)"\n'
+    )
+    preview.build(
+        text, {"secrets": ["NPM_TOKEN"]}, secrets={"NPM_TOKEN": value, "other": "unasked"}
+    )
+    assert preview.run("cat", "/done") == "done"
+    assert value.encode() not in everything_in(preview.image())
+    assert b"done" in everything_in(preview.image()), "this looks into layers"
+    assert value not in spy.read_text()
+    docker("image", "rm", preview.image())
+
+    # BuildKit's cache knows nothing of secrets: what was built with one is reused without.
+    preview.build(text)
+    docker("image", "rm", preview.image())
+    build = {"secrets": [{"source": "NPM_TOKEN"}]}
+    message = str(preview.refused(text, build, cache=False))
+    assert "it needs the build secret NPM_TOKEN" in message
+    assert "preview_build_secrets" in message
+    leak = text.replace("test $", "cat /run/secrets/NPM_TOKEN; false $")
+    failed = preview.refused(leak, {"secrets": ["NPM_TOKEN"]}, secrets={"NPM_TOKEN": value})
+    assert value not in str(failed) + "".join(failed.log)
+    assert "********" in "".join(failed.log)
+
+
+def test_certificates_and_proxies_are_for_the_build_alone(preview: Preview, spy: Path) -> None:
+    proxy = {"http": "http://me:proxy-pass@proxy.invalid:3128", "no": "localhost"}
+    preview.build(
+        f"FROM {BASE}\nRUN --mount=type=secret,id=preview_ca,required=true"
+        " grep -q CERT /run/secrets/preview_ca\n"
+        'RUN test "$http_proxy$HTTP_PROXY" = "$E$E" && test "$NO_PROXY" = localhost\n'.replace(
+            "$E", proxy["http"]
+        ),
+        proxy=proxy,
+        ca="-----BEGIN CERTIFICATE-----\n",
+    )
+    found = everything_in(preview.image())
+    assert b"BEGIN CERT" not in found
+    assert b"HTTP_PROXY=" not in found.replace(b'"$http_proxy$HTTP_PROXY"', b"")
+    arguments = [line for line in spy.read_text().splitlines() if not line.startswith("env ")]
+    assert "proxy-pass" not in "\n".join(arguments)
+
+
+@dataclasses.dataclass
+class Registry:
+    host: str
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    @property
+    def login(self) -> tuple[dict[str, str], ...]:
+        return ({"registry": self.host, "username": "ci", "password": PASSWORD},)
+
+    def docker(self, *arguments: str) -> str:
+        return docker("--config", str(self.folder / "docker"), *arguments)
+
+    def push(self, image: str, name: str) -> str:
+        """Push an image under a name, as CI does; the engine forgets the name."""
+        docker("tag", image, f"{self.host}/{name}")
+        self.docker("push", "--quiet", f"{self.host}/{name}")
+        digest = docker(
+            "image", "inspect", "--format", "{{json .RepoDigests}}", f"{self.host}/{name}"
+        )
+        docker("image", "rm", f"{self.host}/{name}")
+        return next(each for each in json.loads(digest) if each.startswith(self.host))
+
+
+def start_registry(folder: Path, auth: bool) -> Iterator[Registry]:
+    try:
+        registry = program("docker-registry", "docker-registry")
+    except FileNotFoundError as missing:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(missing))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{free.getsockname()[1]}"
+    folder.mkdir(exist_ok=True)
+    (folder / "htpasswd").write_text(HTPASSWD)
+    config: dict[str, Any] = {
+        "version": 0.1,
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": host},
+    }
+    if auth:
+        config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
+    (folder / "config.yml").write_text(json.dumps(config))
+    auths = {host: {"username": "ci", "password": PASSWORD}}
+    (folder / "docker").mkdir()
+    (folder / "docker/config.json").write_text(json.dumps({"auths": auths}))
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [registry, "serve", str(folder / "config.yml")], stdout=log, stderr=log
+        )
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", int(host.split(":")[1]))) == 0:
+                break
+        time.sleep(0.05)
+    yield Registry(host, folder)
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    """A registry that wants a password."""
+    yield from start_registry(tmp_path / "registry", auth=True)
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[Registry]:
+    yield from start_registry(tmp_path / "mirror", auth=False)
+
+
+class Answers:
+    """A server that gives everything one answer, with TLS as registries have it when asked."""
+
+    def __init__(self, status: int, certificate: Path | None = None) -> None:
+        asked: list[str] = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(self.path)
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.asked = asked
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.port = self.server.server_port
+
+    def __enter__(self) -> Answers:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_private_base_image(preview: Preview, registry: Registry, spy: Path) -> None:
+    base = f"{registry.host}/acme/base:1"
+    registry.push(BASE, "acme/base:1")
+    text = (
+        f"FROM {base}\nRUN cat /root/.docker/config.json /run/secrets/* 2>/dev/null | wc -c >/n\n"
+    )
+
+    message = str(preview.refused(text, base_images=("127.0.0.1:*/*",)))
+    assert f"answers 401 for {base}" in message
+    assert "preview_registries" in message
+    wrong = tuple(each | {"password": "wrong-pass"} for each in registry.login)
+    message = str(preview.refused(text, registries=wrong))
+    assert "answers 401" in message
+    assert "wrong-pass" not in message
+
+    preview.build(text, registries=registry.login)
+    assert preview.run("cat", "/n") == "0"
+    assert PASSWORD not in spy.read_text()
+    assert PASSWORD.encode() not in everything_in(preview.image())
+    grep = subprocess.run(["grep", "-ra", PASSWORD, str(preview.folder)], check=False)
+    assert grep.returncode == 1
+    missing = str(preview_refused_again(preview, f"FROM {registry.host}/acme/none:1\n", registry))
+    assert f"the registry has no image {registry.host}/acme/none:1" in missing
+
+
+def preview_refused_again(preview: Preview, text: str, registry: Registry) -> BuildFailed:
+    docker("image", "rm", preview.image())
+    return preview.refused(text, registries=registry.login)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    public = path.with_suffix(".crt")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path, "-out", public],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    path.write_text(path.read_text() + public.read_text())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [(403, "answers 403"), (429, "answers 429: too many requests")],
+)
+def test_what_a_registry_answers(
+    preview: Preview, certificate: Path, status: int, sentence: str
+) -> None:
+    with Answers(status, certificate) as server:
+        image = f"127.0.0.1:{server.port}/acme/base:1"
+        login = ({"registry": image.split("/")[0], "username": "u", "password": "pass"},)
+        assert sentence in str(preview.refused(f"FROM {image}\n", registries=login))
+        with pytest.raises(BuildFailed, match=sentence):
+            preview.make(Wanted("web", image, "pull", {}), registries=login)
+        assert server.asked
+
+
+def test_a_registry_that_is_not_there(preview: Preview) -> None:
+    image = "registry.invalid/acme/base:1"
+    assert "can't be reached" in str(preview.refused(f"FROM {image}\n"))
+    with pytest.raises(BuildFailed, match=f"Pulling {image} failed: .*can't be reached"):
+        preview.make(Wanted("web", image, "pull", {}))
+
+
+def test_mirror_of_docker_hub(preview: Preview, mirror: Registry) -> None:
+    name = f"t{uuid.uuid4().hex[:6]}"
+    mirror.push(BASE, f"library/{name}:1")
+    options = {"mirror": f"http://{mirror.host}/"}
+    for bases in ((), (f"{name}:*",)):
+        preview.build(f"FROM {name}:1\nRUN echo {len(bases)}\n", base_images=bases, **options)
+    docker("image", "rm", preview.image())
+    assert "preview_base_images" in str(
+        preview.refused(f"FROM {name}:1\n", base_images=("redis",), **options)
+    )
+    try:
+        made = preview.make(Wanted("web", f"{name}:1", "pull", {}), **options).images["web"]
+        assert made.how == "pulled"
+        assert docker("image", "ls", "--format", "{{.Repository}}", "--filter",
+                      f"reference=*/*/{name}") == "", "the mirror's own name is gone"  # fmt: skip
+        again = preview.make(Wanted("web", f"{name}:1", "pull", {})).images["web"]
+        assert (again.how, again.id) == ("present", made.id)
+    finally:
+        docker("image", "rm", "--force", f"{name}:1")
+
+
+# -- images that CI pushes ------------------------------------------------------------------------
+
+
+def test_waits_for_the_image_that_ci_pushes(
+    preview: Preview, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_build, "POLL", 0.3)
+    image = f"{registry.host}/acme/shop:5f3c9d2f"
+    wanted = Wanted("web", preview.image(), "prebuilt", {}, image)
+    docker("build", "-q", "-t", preview.image("ci"), "-", input=f"FROM {BASE}\nRUN echo {image}\n")
+    pushed: list[str] = []
+
+    def push() -> None:
+        time.sleep(1.5)
+        pushed.append(registry.push(preview.image("ci"), "acme/shop:5f3c9d2f"))
+
+    ci = threading.Thread(target=push)
+    ci.start()
+    made = preview.make(wanted, registries=registry.login).images["web"]
+    ci.join()
+    assert (made.ref, made.how) == (preview.image(), "pulled")
+    assert made.digest == pushed[0]
+    assert made.id == docker("image", "inspect", "--format", "{{.Id}}", preview.image("ci"))
+    assert not docker("image", "ls", "--quiet", f"{registry.host}/acme/shop")
+    assert preview.make(wanted, registries=registry.login).images["web"].how == "present"
+
+
+def test_an_image_that_ci_does_not_push(preview: Preview, registry: Registry) -> None:
+    image = f"{registry.host}/acme/shop:1"
+    wanted = Wanted("web", preview.image(), "prebuilt", {}, image)
+    began = time.monotonic()
+    with pytest.raises(BuildFailed) as caught:
+        preview.make(wanted, registries=registry.login, images_timeout=3)
+    assert time.monotonic() - began < 6
+    assert f"{image} did not appear within 3 seconds" in str(caught.value)
+    began = time.monotonic()
+    with pytest.raises(BuildFailed, match="answers 401"):
+        preview.make(wanted, images_timeout=30)
+    assert time.monotonic() - began < 5, "a refusal is not waited for"
+
+
+# -- failures of the Dockerfile -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "build", "sentence"),
+    [
+        ("FROM {0}\nCOPY nope /x\n", {}, r"Dockerfile:2: COPY names /nope, which is not in"),
+        ("FROM {0}\nFOO x\n", {}, r"the Dockerfile is wrong in line 2: unknown instruction: FOO"),
+        ("FROM {0}\n", {"target": "prod"}, r"build.target names the stage prod"),
+        ("FROM {0}\n", {"dockerfile": "prod/Dockerfile"}, r"there is no prod/Dockerfile in"),
+        ("FROM {0}\nRUN kill -9 $PPID; exit 137\n", {}, r"killed, most likely for lack of memory"),
+        ("FROM {0}\nRUN wget http://nothing.invalid\n", {}, r"could not reach the network"),
+    ],
+)
+def test_sentences(preview: Preview, dockerfile: str, build: Any, sentence: str) -> None:
+    assert re.search(sentence, str(preview.refused(dockerfile.format(BASE), build)))
+
+
+def test_a_run_that_fails_shows_its_last_lines(preview: Preview) -> None:
+    failed = preview.refused(
+        f"FROM {BASE}\n\nRUN for i in $(seq 40); do echo line $i; done; exit 3\n"
+    )
+    assert str(failed) == (
+        "Building web failed: Dockerfile:3: RUN for i in $(seq 40); do echo line $i; done; exit 3"
+        " ended with exit code 3."
+    )
+    assert failed.log[-1] == "line 40"
+    assert 5 < len(failed.log) <= 20
+
+
+def test_all_that_fails_is_told(preview: Preview) -> None:
+    preview.write({"Dockerfile": f"FROM {BASE}\nARG N\nRUN exit $N\n"})
+    with pytest.raises(BuildFailed) as caught:
+        preview.make(*(preview.service(f"s{n}", args={"N": str(n)}) for n in (0, 1, 2)))
+    assert [line.split()[1] for line in str(caught.value).splitlines()] == ["s1", "s2"]
+
+
+def test_without_an_engine(preview: Preview, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")
+    with pytest.raises(BuildFailed, match="no Docker engine answers"):
+        preview.make()
+
+
+def test_what_a_killed_run_left(preview: Preview) -> None:
+    (preview.folder / ".build-dead").mkdir()
+    (preview.folder / ".build-dead" / "config.json").write_text(PASSWORD)
+    preview.build(f"FROM {BASE}\n")
+    assert [p.name for p in preview.folder.iterdir()] == ["source"]

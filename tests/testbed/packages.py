@@ -1,0 +1,22 @@
+"""Programs that only tests need, from the distribution's packages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
+
+
+def program(name: str, package: str) -> str:
+    """Where a program is; as root on Debian it is installed when it is missing."""
+    found = shutil.which(name, path=PATH)
+    if not found and os.geteuid() == 0 and shutil.which("apt-get"):
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["update"], ["install", "-y", "--no-install-recommends", package]):
+            subprocess.run(["apt-get", "-qq", *command], env=environment, check=True)
+        found = shutil.which(name, path=PATH)
+    if not found:
+        raise FileNotFoundError(f"{name} is missing. Install it (Debian: apt install {package}).")
+    return found

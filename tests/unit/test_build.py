@@ -1,0 +1,211 @@
+"""Build, its pure parts: what a build may read, its frontend, what docker's words mean."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from ansible_collections.ephemera.preview.plugins.module_utils import _build, _build_log
+
+
+def may_read(source: str, **policy: Any) -> str:
+    """What BuildKit makes of a policy: the source it reads in the end, "" for none."""
+    for _ in range(10):
+        allowed, converted = True, ""
+        for rule in _build.source_policy(**policy)["rules"]:
+            found = re.fullmatch(rule["selector"]["identifier"].strip("^$"), source)
+            if not found:
+                continue
+            if rule["action"] == "CONVERT":
+                converted = rule["updates"]["identifier"].replace("${1}", found.group(1))
+                break
+            allowed = rule["action"] == "ALLOW"
+        if not converted:
+            return source if allowed else ""
+        source = converted
+    raise AssertionError("converted without end")
+
+
+IMAGE = "docker-image://"
+
+
+@pytest.mark.parametrize("source", ["local://context", IMAGE + "docker.io/library/python:3.13"])
+def test_a_build_may_read_its_context_and_its_base(source: str) -> None:
+    assert may_read(source) == source
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://example.org/x.tar.gz",
+        "http://169.254.169.254/latest/meta-data",
+        "git://example.org/a.git",
+        "oci-layout://x@sha256:0",
+        "something-new://x",
+        IMAGE + "docker.io/ephemera-preview/shop-pr-41/web:0123456789ab",
+        IMAGE + "registry.example.org/acme/ephemera-preview/shop-pr-41/web:1",
+        IMAGE + "localhost/a:1",
+        IMAGE + "LOCALHOST:5000/a:1",
+        IMAGE + "127.0.0.1:5000/acme/base:1",
+        IMAGE + "127.1:5000/acme/base:1",
+        IMAGE + "[::1]:5000/acme/base:1",
+    ],
+)
+def test_a_build_may_not_read(source: str) -> None:
+    assert may_read(source) == ""
+    everything = may_read(source, base_images=("*", "*/*", "*/*/*"))
+    if "ephemera-preview" in source or not source.startswith(IMAGE):
+        assert everything == "", "not even where every image is listed"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "good", "bad"),
+    [
+        ("python:3.*", ["docker.io/library/python:3.13-slim"], ["docker.io/library/python:2",
+         "docker.io/acme/python:3.1", "docker.io/library/python3:3.1"]),
+        ("python", ["docker.io/library/python:3", "docker.io/library/python@sha256:00"],
+         ["docker.io/library/pythons:3"]),
+        ("ghcr.io/acme/*", ["ghcr.io/acme/a:1", "ghcr.io/acme/a/b:1@sha256:00"],
+         ["ghcr.io/acme:1", "xghcr.io/acme/a:1", "docker.io/ghcr.io/acme/a:1", "ghcrxio/acme/a"]),
+        ("python:3", ["docker.io/library/python:3@sha256:00"], ["docker.io/library/python:31"]),
+    ],
+)  # fmt: skip
+def test_patterns_of_base_images(pattern: str, good: list[str], bad: list[str]) -> None:
+    for image in good:
+        assert may_read(IMAGE + image, base_images=(pattern,)), image
+    for image in bad:
+        assert not may_read(IMAGE + image, base_images=(pattern,)), image
+
+
+def test_frontends_are_read_beside_a_list_of_bases() -> None:
+    policy = {"base_images": ("python:*",), "frontends": ("docker/dockerfile:1-labs",)}
+    assert may_read(IMAGE + "docker.io/docker/dockerfile:1-labs", **policy)
+    assert not may_read(IMAGE + "docker.io/docker/dockerfile:1", **policy)
+
+
+@pytest.mark.parametrize("base_images", [(), ("python:*",)])
+def test_docker_hub_by_a_mirror(base_images: tuple[str, ...]) -> None:
+    policy = {"base_images": base_images, "mirror": "https://mirror.example.org:5000/"}
+    wanted = may_read(IMAGE + "docker.io/library/python:3", **policy)
+    assert wanted == IMAGE + "mirror.example.org:5000/library/python:3"
+    assert not may_read(IMAGE + "docker.io/ephemera-preview/a/b:1", **policy)
+    other = may_read(IMAGE + "docker.io/library/redis:8", **policy)
+    assert bool(other) == (not base_images)
+
+
+def test_a_registry_of_this_machine_that_is_logged_in_to() -> None:
+    image = IMAGE + "127.0.0.1:5000/acme/base:1"
+    assert may_read(image, registries=("127.0.0.1:5000",)) == image
+    assert not may_read(image.replace("5000", "5001"), registries=("127.0.0.1:5000",))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("# syntax=docker/dockerfile:1\nFROM a\n", "#\nFROM a\n"),
+        ("#syntax = x\n# escape=`\nFROM a", "# escape=`\n#\nFROM a"),
+        ("# escape=`\n# Syntax=x\n\nFROM a", "# escape=`\n#\n\nFROM a"),
+        ("# a comment\n# syntax=x\nFROM a", "# a comment\n# syntax=x\nFROM a"),
+        ("FROM a\n# syntax=x\n", "FROM a\n# syntax=x\n"),
+        ("", ""),
+    ],
+)
+def test_without_frontend(before: str, after: str) -> None:
+    assert _build.without_frontend(before) == after
+
+
+def test_prune_is_of_one_preview() -> None:
+    command = _build.cache_prune("shop-pr-1")
+    expression = re.findall(r'~="(.*)"', command[-1])[0]
+    told = 'cached mount /c from exec /bin/sh -c x with id "{0}/pip"'
+    assert re.search(expression, told.format("shop-pr-1"))
+    assert not re.search(expression, told.format("shop-pr-12"))
+    assert not re.search(expression, told.format("my-shop-pr-1"))
+
+
+def test_limits_need_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with _build.confined("shop-pr-1", 1 << 30, 100) as group:
+        assert group == ""
+
+
+SOLVE = "ERROR: failed to build: failed to solve: "
+METADATA = SOLVE + "a.example/b:1: failed to resolve source metadata for a.example/b:1: "
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (METADATA + "unexpected status from HEAD request to https://a.example/v2/b/manifests/1:"
+         " 401 Unauthorized", "answers 401 for a.example/b:1"),
+        (METADATA + "pull access denied, repository does not exist or may require authorization:"
+         " authorization failed: no basic auth credentials", "answers 401 for a.example/b:1"),
+        (METADATA + "pull access denied, repository does not exist or may require authorization:"
+         " server message: insufficient_scope: authorization failed", "answers 401 for a.example"),
+        (METADATA + "unexpected status from HEAD request to https://a.example/v2/b: 403 Forbidden",
+         "answers 403 for a.example/b:1"),
+        (METADATA + "unexpected status from HEAD request to https://a.example/v2/b/manifests/1:"
+         " 429 Too Many Requests", "answers 429"),
+        (METADATA + "a.example/b:1: not found", "no image a.example/b:1"),
+        (METADATA + 'failed to do request: Head "https://a.example/v2/": dial tcp: lookup a.example'
+         " on 10.0.0.1:53: no such host", "can't be reached (a.example)"),
+        (METADATA + 'failed to do request: Head "https://a.example/v2/": dial tcp 10.0.0.9:443:'
+         " connect: connection refused", "can't be reached (dial tcp 10.0.0.9:443"),
+        (METADATA + 'failed to do request: Head "https://a.example/v2/": net/http: TLS handshake'
+         " timeout", "can't be reached"),
+        (METADATA + 'failed to do request: Head "https://a.example/v2/": tls: failed to verify'
+         " certificate: x509: certificate signed by unknown authority", "/etc/docker/certs.d"),
+        (SOLVE + "failed to prepare x: mkdir /var/lib/docker/overlay2: no space left on device",
+         "disk is full"),
+        (SOLVE + "failed to load LLB: network.host is not allowed", "network.host is refused"),
+        ("Error response from daemon: toomanyrequests: You have reached your pull rate limit."
+         " You may increase the limit by authenticating", "answers 429"),
+        ("Error response from daemon: pull access denied for acme/shop, repository does not exist"
+         " or may require 'docker login': denied: requested access to the resource is denied",
+         "answers 403 for acme/shop"),
+        ('Error response from daemon: Head "https://a.example/v2/b/manifests/1": unauthorized:'
+         " incorrect username or password", "answers 401"),
+        ("ERROR: Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?",
+         "no Docker engine answers"),
+        (SOLVE + "something new", "something new."),
+    ],
+)  # fmt: skip
+def test_sentences(said: str, sentence: str) -> None:
+    assert sentence in _build_log.explain(["#1 [internal] load", "#1 DONE 0.0s", said])[0]
+
+
+def summary(error: str, *log: str) -> list[str]:
+    """What BuildKit prints last for a RUN that failed."""
+    step = "RUN pip install ."
+    return [
+        "#9 401 Unauthorized: what a step prints is no answer of ours",
+        "------",
+        f" > [web 4/7] {step}:",
+        *(f"1.2{n} {line}" for n, line in enumerate(log)),
+        "------",
+        "Dockerfile:9",
+        "--------------------",
+        f"   9 | >>> {step}",
+        "--------------------",
+        f'{SOLVE}process "/bin/sh -c pip install ." did not complete successfully: {error}',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "log", "hint"),
+    [
+        ("exit code: 1", ["oh no"], ""),
+        ("exit code: 137", [], "It was killed, most likely for lack of memory"),
+        ("exit code: 1", ["x", "Killed"], "It needed more memory"),
+        ("exit code: 1", ["OSError: [Errno 28] No space left on device"], "disk is full"),
+        ("exit code: 6", ["curl: (6) Could not resolve host: a.example"], "reach the network"),
+        ("exit code: 1", ["SSLError: CERTIFICATE_VERIFY_FAILED"], "secret preview_ca"),
+    ],
+)
+def test_a_run_that_fails(error: str, log: list[str], hint: str) -> None:
+    sentence, last = _build_log.explain(summary(error, *log))
+    code = error.split(": ")[1]
+    assert sentence.startswith(f"Dockerfile:9: RUN pip install . ended with exit code {code}.")
+    assert hint in sentence
+    assert last == log
