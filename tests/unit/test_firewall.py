@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _firewall
+from ansible_collections.ephemera.preview.plugins.modules import firewall
 
 GATEWAY = ("ephemera-gw", "10.213.0.0/26")
 EMPTY = "*filter\n:INPUT ACCEPT [0:0]\n:DOCKER-USER - [0:0]\nCOMMIT\n"
@@ -110,3 +113,33 @@ def test_removal_takes_what_is_ours_and_no_more():
         "-X EPHEMERA-PREVIEW-HOST",
         "COMMIT",
     ]
+
+
+class Failed(Exception):
+    pass
+
+
+def refusing(**answers):
+    def fail_json(msg):
+        raise Failed(msg)
+
+    return SimpleNamespace(params={"path": "/nowhere/firewall.sh"}, fail_json=fail_json, **answers)
+
+
+def test_who_is_not_root_is_told_what_to_do(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    module = refusing()
+    module.params["state"] = "present"
+    with pytest.raises(Failed, match="needs root.*ansible_become.*preview_isolation to false"):
+        firewall.Firewall(module).run()
+    # Nothing of ours can be in force then, so there is nothing to remove.
+    module.params["state"] = "absent"
+    assert firewall.Firewall(module).run()["changed"] is False
+
+
+def test_a_host_without_iptables_is_told_what_to_do(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    module = refusing(get_bin_path=lambda name: None)
+    module.params["state"] = "present"
+    with pytest.raises(Failed, match="iptables, which is not installed"):
+        firewall.Firewall(module).run()
