@@ -33,6 +33,7 @@ class ActionModule(PreviewAction):
                 "commit": preview["commit"],
                 "file": settings["preview_compose_file"] or None,
                 "project": preview["name"],
+                "names": preview["names"],
                 "variables": grants.variables,
                 "secrets": grants.secrets,
                 "profiles": settings["preview_profiles"],

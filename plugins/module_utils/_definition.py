@@ -22,6 +22,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _compose,
     _dockerfile,
     _interpolate,
+    _names,
     _screen,
     _source,
     _xpreview,
@@ -52,7 +53,8 @@ FILE_MAX = 1 << 20
 class Request(NamedTuple):
     """What is read, and what the platform says about it.
 
-    ``variables`` are granted to the file; ``profiles``: services of others are left out (``*``
+    ``variables`` are granted to the file, and where ``names`` are given ``PREVIEW_<SERVICE>_URL``
+    of each service; ``profiles``: services of others are left out (``*``
     keeps all); ``git_dir`` and ``commit`` tell where the checkout's objects are.
     """
 
@@ -70,6 +72,7 @@ class Request(NamedTuple):
     commit: Optional[str] = None
     timeout: float = 30
     compose: Optional[str] = None
+    names: Optional[_names.Names] = None
 
 
 class Definition(NamedTuple):
@@ -111,6 +114,7 @@ class _Reader:
     def read(self) -> Definition:
         document = self.load()
         wishes = _Wished(document)
+        self.grant_urls(document, wishes)
         early = _xpreview.validate(wishes.top, wishes.services)
         self.tell_all([each for each in early if not _holds_variable(each.value)])
         policy = _checks.Policy(
@@ -312,6 +316,21 @@ class _Reader:
         return path
 
     # -- variables --------------------------------------------------------------------------
+
+    def grant_urls(self, document: Any, wishes: "_Wished") -> None:
+        """Grant each service's URL by its name: ``PREVIEW_API_URL``. What is given already wins."""
+        names = self.request.names
+        services = document.get("services") if isinstance(document, dict) else None
+        if names is None or not isinstance(services, dict):
+            return
+        web = _xpreview.likely_web(wishes.top, wishes.services, services)
+        for name in services:
+            try:
+                url = names.url if name == web else _names.service_url(names, name)
+            except _names.NameRefused:
+                continue  # the screen says so
+            variable = "PREVIEW_{0}_URL".format(name.upper().replace("-", "_"))
+            self.variables.granted.setdefault(variable, url)
 
     def read_variables(self) -> None:
         """``.env`` and ``.env.preview`` beside the Compose file."""

@@ -406,6 +406,25 @@ def _web(
     )
 
 
+def likely_web(top: Any, wishes: Mapping[str, Any], services: Mapping[str, Any]) -> Optional[str]:
+    """The same choice from a definition nobody has screened yet; None where it is not clear."""
+    name = top.get("web") if isinstance(top, dict) else None
+    if name is not None:
+        return str(name)
+
+    def leads(name: str, service: Mapping[str, Any]) -> bool:
+        wish = wishes.get(name)
+        wished = wish.get("expose") if isinstance(wish, dict) else None
+        if wished is not None:
+            return wished not in (False, "off", "false")
+        given = service.get("ports") or service.get("expose") or []
+        return any("udp" not in str(port) for port in given) if isinstance(given, list) else False
+
+    can = [name for name, s in services.items() if isinstance(s, dict) and leads(name, s)]
+    built = [name for name in can if services[name].get("build")]
+    return next((few[0] for few in (can, built) if len(few) == 1), None)
+
+
 def _hook(value: Any, path: Path, found: List[Problem]) -> Optional[Dict[str, Any]]:
     if value is None:
         return None

@@ -100,6 +100,11 @@ options:
   commit:
     description: The checkout's commit. Required with O(git_dir).
     type: str
+  names:
+    description:
+      - The preview's names, as M(ephemera.preview.name_info) returns them. With them the file may
+        use C(PREVIEW_<SERVICE>_URL) of each of its services, such as C(PREVIEW_API_URL).
+    type: dict
   timeout:
     description: Seconds Compose may take.
     type: int
@@ -211,15 +216,26 @@ problems:
       container. No setting allows it."
 """
 
+from typing import Optional
+
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _compose,
     _definition,
     _dockerfile,
+    _names,
     _refusal,
     _xpreview,
     _yaml,
 )
+
+
+def names_of(module: AnsibleModule) -> Optional[_names.Names]:
+    given = module.params["names"]
+    try:
+        return given and _names.Names(*[given[key] for key in _names.Names.__dataclass_fields__])
+    except KeyError as missing:
+        module.fail_json(msg="names: {0} is missing. Give all of name_info's.".format(missing))
 
 
 def main() -> None:
@@ -242,6 +258,7 @@ def main() -> None:
             "sizes": {"type": "list", "elements": "str", "default": list(_xpreview.SIZES)},
             "git_dir": {"type": "path"},
             "commit": {"type": "str"},
+            "names": {"type": "dict"},
             "timeout": {"type": "int", "default": 30},
             "compose": {"type": "path"},
         },
@@ -270,6 +287,7 @@ def main() -> None:
         git_dir=params["git_dir"],
         commit=params["commit"],
         timeout=params["timeout"],
+        names=names_of(module),
         compose=params["compose"],
     )
     try:

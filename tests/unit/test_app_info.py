@@ -21,7 +21,7 @@ import pytest
 import yaml
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.ephemera.preview.plugins.module_utils import _compose
+from ansible_collections.ephemera.preview.plugins.module_utils import _compose, _names
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import Refused
 from ansible_collections.ephemera.preview.plugins.modules import app_info
 from definitions import FIXTURES, IN_CI, PROJECT, compose_program, read, refused, write
@@ -197,6 +197,37 @@ def test_a_grant_wins_over_env_files_and_both_over_defaults(tmp_path: Path) -> N
     assert found.services["web"]["environment"] == {
         "A": "granted$$1", "B": "preview", "C": "env", "D": "d", "P": "$$P",
     }  # fmt: skip
+
+
+def test_the_url_of_every_service_is_granted_by_its_name(tmp_path: Path) -> None:
+    names = _names.names("shop", 42, domain="preview.example.com", scheme="https")
+    compose = """\
+services:
+  web:
+    build: .
+    ports: ["80"]
+    environment: {API: "${PREVIEW_MAIN_API_URL}", ME: "${PREVIEW_WEB_URL}", WS: "${PREVIEW_WS_URL}"}
+  main-api:
+    image: nginx:1
+    x-preview: {expose: 80}
+  ws:
+    image: nginx:1
+    profiles: [chat]
+"""
+    write(tmp_path, {"Dockerfile": DOCKERFILE})
+    found = read(tmp_path, compose, names=names, variables={"PREVIEW_WS_URL": "wss://other"})
+    assert found.services["web"]["environment"] == {
+        "API": "https://main-api--shop-pr-42.preview.example.com",
+        "ME": "https://shop-pr-42.preview.example.com",
+        "WS": "wss://other",
+    }
+    # The web service is known before the file is: by its word, and whatever else stands there.
+    two = compose.replace("    image: nginx:1\n    x", '    build: .\n    ports: ["81"]\n    x')
+    swapped = read(tmp_path, "x-preview: {web: main-api}\n" + two, names=names)
+    assert swapped.services["web"]["environment"]["API"] == names.url
+    assert swapped.services["web"]["environment"]["ME"].startswith("https://web--shop-pr-42.")
+    for odd in ("x-preview: [1]\n", "x-preview: {web: [1]}\n"):
+        assert refused(tmp_path, odd + two, names=names)
 
 
 def test_every_variable_without_a_value_is_named_at_once(tmp_path: Path) -> None:
