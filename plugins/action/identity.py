@@ -16,6 +16,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _plan,
     _settings,
 )
+from ansible_collections.ephemera.preview.plugins.plugin_utils import _doctor
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
 REQUIRED = {
@@ -43,7 +44,7 @@ class ActionModule(PreviewAction):
         settings = self.settings(task_vars, REQUIRED[scope])
         public = _settings.public(settings)
         if scope == "host":
-            seen = self._observe(settings, "")
+            seen = self._observe(settings, task_vars, "")
             return {
                 "changed": False,
                 "target": settings["preview_target"],
@@ -63,7 +64,7 @@ class ActionModule(PreviewAction):
             )
         except _names.NameRefused as refused:
             raise AnsibleActionFail(str(refused)) from None
-        seen = self._observe(settings, preview["name"])
+        seen = self._observe(settings, task_vars, preview["name"])
         preview.update(
             changed=False,
             started=int(time.time()),
@@ -73,7 +74,9 @@ class ActionModule(PreviewAction):
             taken=seen["subnets"],
             fingerprint=_plan.fingerprint(preview, settings),
         )
-        # `down` removes what is its own and leaves the rest alone; it need not refuse.
+        if scope == "down":
+            _refuse_strangers(preview)
+        # Besides that `down` removes what is its own and leaves the rest alone.
         strangers = _plan.ownership(preview) if scope == "up" else []
         if strangers:
             raise AnsibleActionFail(
@@ -91,13 +94,18 @@ class ActionModule(PreviewAction):
         preview["unchanged"] = scope == "up" and not preview["drift"]
         if scope == "up" and not preview["unchanged"]:
             _free(preview, seen["now"])
+            _doctor.refuse_early(self, settings, task_vars, seen)
         return preview
 
-    def _observe(self, settings: dict[str, Any], name: str) -> dict[str, Any]:
+    def _observe(
+        self, settings: dict[str, Any], task_vars: dict[str, Any], name: str
+    ) -> dict[str, Any]:
         try:
             return _docker.observe(self.on_host, settings["preview_state_dir"], name)
         except _docker.EngineError as error:
-            raise AnsibleActionFail(str(error)) from None
+            raise AnsibleActionFail(
+                _doctor.why_not(self, settings, task_vars, str(error))
+            ) from None
 
 
 def _exactly_one(task_vars: dict[str, Any]) -> None:
@@ -108,6 +116,16 @@ def _exactly_one(task_vars: dict[str, Any]) -> None:
             f"{len(apps)} apps are selected ({', '.join(sorted(apps)[:5])}"
             f"{', …' if len(apps) > 5 else ''}) and this playbook acts on one: "
             f"name it with -l, as in -l {sorted(apps)[0]}."
+        )
+
+
+def _refuse_strangers(preview: dict[str, Any]) -> None:
+    other = _plan.stranger(preview)
+    if other:
+        raise AnsibleActionFail(
+            f"{preview['name']} belongs to another repository (owner {other}, this one is "
+            f"{preview['owner']}), and nothing of it was removed. Should it be this one? Its owner "
+            "comes from preview_forge and preview_repository_id, else from preview_repository."
         )
 
 

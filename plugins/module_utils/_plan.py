@@ -247,6 +247,22 @@ def ownership(preview: Mapping[str, Any]) -> List[str]:
     return problems
 
 
+def stranger(preview: Mapping[str, Any]) -> str:
+    """Another owner to whom everything under this preview's name belongs; "" where there is none.
+
+    Images, route and folder say nothing themselves: they are of whom the rest is.
+    """
+    seen = preview["observed"]
+    owners = {
+        item["labels"].get("ephemera.preview/owner", "")
+        for kind in ("containers", "networks", "volumes")
+        for item in seen[kind]
+    }
+    owners.add(seen["state"].get("owner", ""))
+    owners.discard("")
+    return "" if not owners or preview["owner"] in owners else sorted(owners)[0]
+
+
 class Grants(NamedTuple):
     """The variables a Compose file may use: those that may be shown, and those that may not."""
 
@@ -447,6 +463,12 @@ def complete(
         for needed, how in (service.get("depends_on") or {}).items()
         if how.get("condition") == "service_completed_successfully"
     }
+    # One that says it is not to be started again, and that nobody talks to, has a job to end.
+    completes |= {
+        name
+        for name, service in services.items()
+        if service.get("restart") == "no" and name not in exposed and "healthcheck" not in service
+    }
     builders: Dict[str, str] = {}
     planned = []
     for name in sorted(services):
@@ -461,7 +483,7 @@ def complete(
             image, built_from = _names.image(names, first, preview["commit"]), first
         port = exposed.get(name)
         exactly_one = bool(wish.get("exactly_one"))
-        replicas = service.get("scale") or (service.get("deploy") or {}).get("replicas") or 1
+        replicas = service.get("scale", (service.get("deploy") or {}).get("replicas", 1))
         planned.append(
             {
                 "name": name,
@@ -472,7 +494,7 @@ def complete(
                 "built_from": built_from,
                 "data": _is_data(name, services, apps),
                 "completes": name in completes,
-                "replicas": 1 if exactly_one else int(replicas),
+                "replicas": min(1, replicas) if exactly_one else replicas,
                 "exactly_one": exactly_one,
                 "resources": _resources(name, service, wish.get("size"), settings, notes),
                 "environment_names": sorted(service.get("environment") or {}),

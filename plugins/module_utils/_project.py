@@ -183,6 +183,8 @@ def _service(
         },
     }
     rendered.update({k: escape(service[k]) for k in _KEPT if service.get(k) is not None})
+    # The wall around previews matches source addresses: nobody may forge one.
+    rendered["cap_drop"] = sorted({*(rendered.get("cap_drop") or []), "NET_RAW"})
     return {k: v for k, v in rendered.items() if v not in ({}, [], None)}
 
 

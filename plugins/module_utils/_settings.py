@@ -237,10 +237,12 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
         ),
         Setting(
             "preview_compose_allow",
-            list_of(text(r"[a-z_]+(=[^\x00-\x1f\x7f]+)?", "an exception such as cap_add=NET_ADMIN")),
+            list_of(
+                text(r"[a-z_]+(=[^\x00-\x1f\x7f]+)?", "an exception such as cap_add=NET_ADMIN")
+            ),
             [],
-            "What the Compose file may have although it is refused by default, as the refusal names "
-            "it.",
+            "What the Compose file may have although it is refused by default, as the refusal "
+            "names it.",
             "[cap_add=NET_ADMIN]",
         ),
         Setting(
@@ -362,8 +364,8 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
         ),
         Setting(
             "preview_build_frontends",
-            list_of(_IMAGE),
-            ["docker/dockerfile:1"],
+            list_of(text(r"[A-Za-z0-9][A-Za-z0-9._/:@*-]*", "a pattern of images' names")),
+            ["docker/dockerfile:1", "docker/dockerfile:1.*"],
             "The frontends a Dockerfile may ask for by `# syntax=`.",
             "['docker/dockerfile:1', 'docker/dockerfile:1-labs']",
         ),

@@ -14,7 +14,8 @@ short_description: Report what became of a run
 version_added: "0.1.0"
 description:
   - >-
-    Prints it, hands it to AWX as artifact C(preview), writes it as JSON and Markdown and as outputs of a CI step where asked for.
+    Prints it, hands it to AWX as artifact C(preview), writes it as JSON and Markdown and as
+    outputs of a CI step where asked for.
   - >-
     Records it in the preview's state and lets the lease go.
 options:

@@ -14,13 +14,16 @@ short_description: Find everything that would stop a first preview, each with it
 version_added: "0.1.0"
 description:
   - >-
-    Looks at the settings, the controller, the Docker host, the builder, the gateway, DNS, certificates, registries and the repository of an app.
+    Looks at the settings, the controller, the Docker host, the builder, the gateway, DNS,
+    certificates, registries and the repository of an app.
   - >-
-    Reports at once all that is in the way. Changes nothing, and a machine that lacks everything is reported on too.
+    Reports at once all that is in the way. Changes nothing, and a machine that lacks everything
+    is reported on too.
 options:
   part:
     description:
-      - V(host) looks at the app's host and the controller, and at the builder where that is the same machine.
+      - V(host) looks at the app's host and the controller, and at the builder where that is the
+      same machine.
       - V(builder) looks at the machine that the task is delegated to as a builder.
       - V(report) prints O(reports).
     type: str

@@ -14,7 +14,8 @@ short_description: Run a one-off command of the app from its new image
 version_added: "0.1.0"
 description:
   - >-
-    Runs what the definition wishes under C(x-preview) in a container of its own of that service, and ends it at its timeout.
+    Runs what the definition wishes under C(x-preview) in a container of its own of that service,
+    and ends it at its timeout.
 options:
   name:
     description: Which of the wishes.

@@ -14,9 +14,11 @@ short_description: Know a preview, its settings and what the engine holds of it
 version_added: "0.1.0"
 description:
   - >-
-    Collects every C(preview_*) variable of the app, checks them against the settings schema, and gives all problems in one message.
+    Collects every C(preview_*) variable of the app, checks them against the settings schema, and
+    gives all problems in one message.
   - >-
-    Names the preview, and looks at what the engine and the state folder hold of it. Changes nothing.
+    Names the preview, and looks at what the engine and the state folder hold of it. Changes
+    nothing.
 options:
   scope:
     description:

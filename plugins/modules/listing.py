@@ -17,7 +17,8 @@ description:
     Makes rows of what M(ephemera.preview.identity) saw on one or more hosts.
 options:
   hosts:
-    description: Results of M(ephemera.preview.identity) with O(ephemera.preview.identity#module:scope=host).
+    description: >-
+      Results of M(ephemera.preview.identity) with O(ephemera.preview.identity#module:scope=host).
     type: list
     elements: dict
     required: true

@@ -14,9 +14,11 @@ short_description: Plan a preview from the app definition in its checkout
 version_added: "0.1.0"
 description:
   - >-
-    Reads the Compose file of the checkout by M(ephemera.preview.app_info), where the checkout is, and completes the dictionary that crosses roles.
+    Reads the Compose file of the checkout by M(ephemera.preview.app_info), where the checkout is,
+    and completes the dictionary that crosses roles.
   - >-
-    What may hold a secret (the Compose project) is kept in a file of this run on the controller, never in a variable.
+    What may hold a secret (the Compose project) is kept in a file of this run on the controller,
+    never in a variable.
 options:
   preview:
     description: The preview, as the role C(ephemera.preview.plan) registers it.

@@ -14,7 +14,8 @@ short_description: Prove that a preview answers as wanted, or say why not
 version_added: "0.1.0"
 description:
   - >-
-    Waits until every service runs the wanted image and is healthy, and each exposed one answers through the gateway at its public name.
+    Waits until every service runs the wanted image and is healthy, and each exposed one answers
+    through the gateway at its public name.
   - >-
     Fails as soon as waiting cannot help, with one sentence that names the cause.
 options:
