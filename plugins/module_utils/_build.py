@@ -247,9 +247,10 @@ def confined(name: str, memory: int, pids: int) -> Iterator[str]:
         limits = {"memory.max": memory, "memory.swap.max": 0, "pids.max": pids, "cpu.weight": 50}
     made = False
     if os.geteuid() == 0 and _engine_is_here():
+        _remove_group(group)
         try:
             for key, value in limits.items():
-                controller, _, file = key.rpartition("/")
+                controller, file = os.path.split(key)
                 path = os.path.join(CGROUPS, controller, group)
                 os.makedirs(path, exist_ok=True)
                 # Swap is not counted everywhere, and a share of the CPU is a courtesy.
@@ -263,11 +264,20 @@ def confined(name: str, memory: int, pids: int) -> Iterator[str]:
     try:
         yield "/" + group if made else ""
     finally:
-        if os.geteuid() == 0:
-            for folder in [CGROUPS, *(entry.path for entry in os.scandir(CGROUPS))]:
-                for path in (os.path.join(folder, group, "buildkit"), os.path.join(folder, group)):
-                    with contextlib.suppress(OSError):
-                        os.rmdir(path)
+        if made:
+            _remove_group(group)
+
+
+def _remove_group(group: str) -> None:
+    """Remove a cgroup from every hierarchy; what was killed in it may take a moment to be gone."""
+    for folder in [CGROUPS, *(entry.path for entry in os.scandir(CGROUPS))]:
+        for path in (os.path.join(folder, group, "buildkit"), os.path.join(folder, group)):
+            deadline = time.monotonic() + 2
+            while os.path.isdir(path) and time.monotonic() < deadline:
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
+                    break
+                time.sleep(0.05)
 
 
 def _engine_is_here() -> bool:
@@ -495,10 +505,9 @@ class _Maker:
     def _by_mirror(self, image: str) -> str:
         name, tag = image_name(image)
         mirror = re.sub(r"\Ahttps?://|/\Z", "", self.request.mirror)
-        host, _, path = name.partition("/")
-        if not mirror or host != "docker.io":
+        if not mirror or not name.startswith("docker.io/"):
             return image
-        return "{0}/{1}{2}".format(mirror, path, tag or ":latest")
+        return mirror + name[len("docker.io") :] + (tag or ":latest")
 
     def _tag(self, source: str, image: str) -> None:
         ended = self._run(["docker", "image", "tag", source, image])

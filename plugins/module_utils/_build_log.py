@@ -174,8 +174,15 @@ def _failed_step(lines: List[str]) -> Tuple[str, List[str]]:
                 if told.startswith("------"):
                     break
                 log.append(re.sub(r"\A\d+\.\d+ ", "", told))
-            return found.group(1)[:200], log
+            return found.group(1)[:200], log or _output(lines)
     return "", []
+
+
+def _output(lines: List[str]) -> List[str]:
+    """The output of what failed, which the summary leaves out when it came at the last moment."""
+    vertex = next(iter(re.findall(r"(?m)^#(\d+) ERROR:", "\n".join(lines))), "")
+    told = re.compile(r"#{0} \d+\.\d+ (.*)".format(vertex))
+    return [found.group(1) for found in map(told.match, lines) if found]
 
 
 def steps(lines: List[str]) -> List[str]:

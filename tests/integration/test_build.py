@@ -426,6 +426,7 @@ def test_a_build_that_takes_too_long_is_over(preview: Preview) -> None:
     assert any("begun" in line for line in failed.log)
     time.sleep(1)
     assert not processes("sleep 4711"), "in the engine too"
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/*{preview.name}*"))
 
 
 @root
@@ -440,7 +441,7 @@ def test_memory_of_a_build(preview: Preview) -> None:
 @root
 def test_processes_of_a_build(preview: Preview) -> None:
     failed = preview.refused(
-        f"FROM {BASE}\nRUN for i in $(seq 200); do sleep 4712 & done; wait\n", pids=50
+        f"FROM {BASE}\nRUN (for i in $(seq 200); do sleep 4712 & done); sleep 1; exit 1\n", pids=50
     )
     assert "more processes than builds may have" in str(failed)
     assert not processes("sleep 4712")

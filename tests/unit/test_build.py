@@ -209,3 +209,8 @@ def test_a_run_that_fails(error: str, log: list[str], hint: str) -> None:
     assert sentence.startswith(f"Dockerfile:9: RUN pip install . ended with exit code {code}.")
     assert hint in sentence
     assert last == log
+
+
+def test_output_that_came_too_late_for_the_summary() -> None:
+    lines = ["#8 1.0 another's", "#9 1.2 mine", "#9 ERROR: process", *summary("exit code: 1")]
+    assert _build_log.explain(lines)[1] == ["mine"]
