@@ -39,19 +39,28 @@ _SCRIPT = r"""
 name=$1 state=$2
 t=$(printf '\t')
 tmp=$(mktemp -d) || exit 70
+# Inspect what was listed; what another run has removed since then is no error.
+inspect() {
+    what=$1 format=$2
+    shift 2
+    said=$(docker "$what" inspect --format "$format" "$@" 2>&1 >&3) && return
+    said=$(printf '%s\n' "$said" | grep -iv -e 'no such' -e 'not found') || return 0
+    printf '%s\n' "$said" >&2
+    return 1
+} 3>&1
 trap 'rm -rf "$tmp"' EXIT
 docker ps --all --no-trunc --format "container$t$3" >"$tmp/1" 2>"$tmp/e1" &
 p1=$!
 {
     ids=$(docker network ls --quiet --no-trunc) &&
-        docker network inspect --format "network$t$4" $ids
+        inspect network "network$t$4" $ids
 } >"$tmp/2" 2>"$tmp/e2" &
 p2=$!
 {
     ids=$(docker volume ls --quiet --filter "label=ephemera.preview/name${name:+=$name}") &&
         { [ -z "$name" ] || foreign=$(docker volume ls --quiet --filter "name=^${name}_"); } &&
         ids=$(printf '%s\n' $ids ${foreign:-} | sort -u) &&
-        { [ -z "$ids" ] || docker volume inspect --format "volume$t{{json .}}" $ids; }
+        { [ -z "$ids" ] || inspect volume "volume$t{{json .}}" $ids; }
 } >"$tmp/3" 2>"$tmp/e3" &
 p3=$!
 docker image ls --no-trunc --filter "reference=ephemera-preview/${name:-*}/*" \

@@ -95,14 +95,16 @@ take)
     fi ;;
 esac
 if [ $verdict = held ]; then echo "held $line"; exit 0; fi
-echo "$owner $((now + seconds)) $kind $holder" >"$lease.new" && mv "$lease.new" "$lease" || exit 73
+draft=$state/leases/.$name
+echo "$owner $((now + seconds)) $kind $holder" >"$draft" && mv "$draft" "$lease" || exit 73
 if [ -n "$over" ]; then
     # What the other run left working on this preview would work against us.
     for process in /proc/[0-9]*; do
-        tr '\0' '\n' <"$process/cmdline" 2>/dev/null |
-            grep -Fxq -e "$state/previews/$name" -e "$state/previews/$name/source" &&
-            kill -9 "${process#/proc/}" 2>/dev/null
-    done
+        read -r program <"$process/comm" || continue
+        case $program in docker* | git* | timeout) ;; *) continue ;; esac
+        tr '\0' / <"$process/cmdline" | grep -Fq "$state/previews/$name/" &&
+            kill -9 "${process#/proc/}"
+    done 2>/dev/null
 fi
 echo "ok${over:+ over $over}"
 [ "$action" = drop ] || {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -106,19 +106,24 @@ def test_of_many_at_once_one_gets_it(act):
 
 def test_taking_over_ends_what_the_other_run_left_working(act, tmp_path):
     folder = f"{tmp_path}/previews/shop-pr-1"
-    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
-    with (
-        subprocess.Popen([*sleeper, folder]) as mine,
-        subprocess.Popen([*sleeper, folder + "2"]) as neighbours,
-    ):
+    # As a build has it, as Compose has it, a neighbour's, and a person who looks at a file.
+    commands = [
+        ["timeout", "60", "sh", "-c", "sleep 60", f"{folder}/source/api"],
+        ["timeout", "60", "sh", "-c", "sleep 60", f"--project-directory={folder}"],
+        ["timeout", "60", "sh", "-c", "sleep 60", f"{folder}2"],
+        ["sh", "-c", "sleep 60", f"{folder}/compose.yaml"],
+    ]
+    running = [subprocess.Popen(command, start_new_session=True) for command in commands]
+    try:
         act("take", "a", seconds=0)
         act("take", "b")
-        try:
-            assert mine.wait(timeout=10) == -9
-            assert neighbours.poll() is None
-        finally:
-            mine.kill()
-            neighbours.kill()
+        assert [process.wait(timeout=10) for process in running[:2]] == [-9, -9]
+        assert [process.poll() for process in running[2:]] == [None, None]
+    finally:
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            process.wait()
 
 
 def test_only_a_run_of_this_machine_that_is_gone_is_dead():
