@@ -21,11 +21,12 @@ class ActionModule(PreviewAction):
         "progress": {"type": "dict", "default": {}},
         "outcome": {
             "type": "str",
-            "choices": ["ready", "failed", "removed", "unchanged", "planned"],
+            "choices": ["ready", "failed", "removed", "removable", "unchanged", "planned"],
             "required": True,
         },
         "failure": {"type": "dict", "default": {}},
         "state": {"type": "dict", "default": {}},
+        "notes": {"type": "list", "elements": "str", "default": []},
     }
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
@@ -34,6 +35,7 @@ class ActionModule(PreviewAction):
         report = _announce.report(
             preview, progress, outcome, arguments["failure"], now=int(time.time())
         )
+        report["notes"] += arguments["notes"]
         report = _plan.redact(report, _plan.secret_values(preview, settings))
         if not self._task.check_mode:
             self._close(arguments, report)

@@ -34,7 +34,9 @@ class ActionModule(PreviewAction):
         compose = ["docker", "compose", "--project-name", preview["name"]]
         if arguments["action"] == "logs":
             return self._logs(compose, service, settings, preview)
-        return self._run(compose, service or preview["observed"]["state"].get("web"), settings)
+        return self._run(
+            compose, service or preview["observed"]["state"].get("web"), settings, preview
+        )
 
     def _logs(
         self, compose: list[str], service: str, settings: dict[str, Any], preview: dict[str, Any]
@@ -46,12 +48,15 @@ class ActionModule(PreviewAction):
         if ran.rc != 0:
             raise AnsibleActionFail(f"The logs could not be read: {ran.err.strip()}")
         follow = shlex.join([*compose, "logs", "--follow", *which])
-        secrets = _plan.secret_values(preview, settings)
-        lines = [_announce.harmless(line) for line in _plan.redact(ran.out, secrets).splitlines()]
+        lines = _said(ran.out, preview, settings)
         return _shown([*lines, f"To follow them on the host: {follow}"], changed=False)
 
     def _run(
-        self, compose: list[str], service: str | None, settings: dict[str, Any]
+        self,
+        compose: list[str],
+        service: str | None,
+        settings: dict[str, Any],
+        preview: dict[str, Any],
     ) -> dict[str, Any]:
         command = settings["preview_command"]
         if not command or not service:
@@ -62,12 +67,18 @@ class ActionModule(PreviewAction):
         if self._task.check_mode:
             return _shown([f"would run in {service}: {shlex.join(command)}"], changed=True)
         ran = self.on_host([*compose, "exec", "--no-TTY", service, *command])
-        lines = [_announce.harmless(line) for line in (ran.out + ran.err).splitlines()]
+        lines = _said(ran.out + ran.err, preview, settings)
         if ran.rc != 0:
             raise AnsibleActionFail(
                 f"{shlex.join(command)} ended with code {ran.rc} in {service}:\n" + "\n".join(lines)
             )
         return _shown(lines, changed=True)
+
+
+def _said(text: str, preview: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """What a preview's program has written, without secrets and control characters."""
+    hidden = _plan.redact(text, _plan.secret_values(preview, settings))
+    return [_announce.harmless(line) for line in hidden.splitlines()]
 
 
 def _shown(lines: list[str], changed: bool) -> dict[str, Any]:

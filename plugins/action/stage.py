@@ -49,9 +49,10 @@ class ActionModule(PreviewAction):
         }
         if self._task.check_mode:
             return result
-        result["superseded"] = self._hold(arguments, state) or result["superseded"]
+        superseded = self._hold(arguments, state)
+        result["superseded"] = superseded or result["superseded"]
         if len(stages) == 1:
-            self._end_one_offs(preview)
+            self._end_one_offs(preview, again=bool(superseded))
         if arguments["observe"]:
             seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
             result["observed"] = seen["previews"][preview["name"]]
@@ -91,9 +92,17 @@ class ActionModule(PreviewAction):
             raise AnsibleActionFail(_lease.refusal(preview["name"], other, int(time.time())))
         return rest.removeprefix("over ").split(" ")[0] if rest else ""
 
-    def _end_one_offs(self, preview: dict[str, Any]) -> None:
+    def _end_one_offs(self, preview: dict[str, Any], again: bool) -> None:
         """A killed run's migration goes on by itself; two of them must not meet."""
-        ids = [c["id"] for c in preview["observed"]["containers"] if c["oneoff"]]
+        seen = preview["observed"]
+        if again:  # until its lease was taken, that run could start one
+            found = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
+            seen = found["previews"][preview["name"]]
+        ids = [
+            c["id"]
+            for c in seen["containers"]
+            if c["oneoff"] and c["labels"].get("ephemera.preview/owner") == preview["owner"]
+        ]
         if ids:
             self.on_host(["docker", "container", "rm", "--force", "--volumes", *ids])
 

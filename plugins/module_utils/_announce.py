@@ -72,6 +72,7 @@ _SAID = {
     "ready": "{name} is ready: {url}",
     "unchanged": "{name} already serves commit {commit:.12}: {url}",
     "removed": "{name} is gone: nothing of it is left.",
+    "removable": "{name} would be removed.",
     "failed": "{name} failed at stage {stage}: {sentence}",
     "planned": "{name} would serve commit {commit:.12} at {url}",
 }

@@ -30,7 +30,7 @@ options:
   outcome:
     description: What became of the run.
     type: str
-    choices: [ready, failed, removed, unchanged, planned]
+    choices: [ready, failed, removed, removable, unchanged, planned]
     required: true
   failure:
     description: The result of the task that failed.
@@ -40,6 +40,11 @@ options:
     description: What to record in the preview's state.
     type: dict
     default: {}
+  notes:
+    description: What else is to be said, a sentence each.
+    type: list
+    elements: str
+    default: []
 author:
   - ephemera.preview contributors (@ephemera-preview)
 """

@@ -31,10 +31,10 @@ options:
     required: true
   timeout:
     description:
-      - Seconds during which what appears late (a container that an ended run was still
-        creating) is removed again.
+      - Seconds after which it fails while what is left stays the same. What appears late, such as
+        a container that an ended run was still creating, is removed too.
     type: int
-    default: 20
+    default: 5
   settle:
     description:
       - Seconds for which nothing may come back, where a run that was still working was ended.
@@ -87,16 +87,20 @@ from ansible_collections.ephemera.preview.plugins.module_utils import _docker
 
 def mine(seen, owner):
     """The same observation without what belongs to another owner, and that apart."""
-    kept = dict(seen)
-    foreign = ["{0} {1}".format(item["kind"], item["name"]) for item in seen["foreign"]]
+    kept, others = dict(seen), dict(seen)
     for kind in ("containers", "networks", "volumes"):
-        ours = [i for i in seen[kind] if i["labels"].get("ephemera.preview/owner") == owner]
-        foreign += ["{0} {1}".format(kind[:-1], i["name"]) for i in seen[kind] if i not in ours]
-        kept[kind] = ours
-    if seen["state"].get("owner", owner) != owner:
-        foreign.append("state folder previews/{0}".format(seen["name"]))
-        kept.update(folder=False, route="", images=[])
-    return kept, foreign
+        kept[kind] = [i for i in seen[kind] if i["labels"].get("ephemera.preview/owner") == owner]
+        others[kind] = [i for i in seen[kind] if i not in kept[kind]]
+    ours, theirs = (
+        any(of[kind] for kind in ("containers", "networks", "volumes")) for of in (kept, others)
+    )
+    recorded = seen["state"].get("owner", "")
+    # Images, route and folder carry no owner: they are of whom the rest is.
+    without = {"folder": False, "route": "", "images": []}
+    is_theirs = recorded != owner and (recorded or (theirs and not ours))
+    (kept if is_theirs else others).update(without)
+    named = ["{0} {1}".format(item["kind"], item["name"]) for item in seen["foreign"]]
+    return kept, named + _docker.leftovers(others)
 
 
 class Teardown:
@@ -161,7 +165,7 @@ def main():
             "name": {"type": "str", "required": True},
             "owner": {"type": "str", "required": True},
             "state_dir": {"type": "path", "required": True},
-            "timeout": {"type": "int", "default": 20},
+            "timeout": {"type": "int", "default": 5},
             "settle": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
@@ -171,9 +175,10 @@ def main():
         seen, foreign, gateway = work.observe()
         removed = _docker.leftovers(seen)
         left = list(removed)
-        deadline = time.monotonic() + module.params["timeout"]
-        quiet = time.monotonic() + module.params["settle"]
+        began = time.monotonic()
+        stuck, quiet = began + module.params["timeout"], began + module.params["settle"]
         while not module.check_mode and (left or time.monotonic() < quiet):
+            before = left
             if left:
                 work.errors = []
                 work.remove(seen, gateway)
@@ -182,8 +187,12 @@ def main():
                 time.sleep(0.25)
             seen, foreign, gateway = work.observe()
             left = _docker.leftovers(seen)
-            if time.monotonic() > deadline:
+            if left and time.monotonic() > stuck:
                 break
+            if left != before:
+                stuck = time.monotonic() + module.params["timeout"]
+        if not module.check_mode:
+            removed = [line for line in removed if line not in left]
     except _docker.EngineError as error:
         module.fail_json(msg=str(error))
     result = {

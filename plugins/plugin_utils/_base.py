@@ -11,7 +11,7 @@ from typing import Any, Iterable, Sequence
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.ephemera.preview.plugins.module_utils import _settings
+from ansible_collections.ephemera.preview.plugins.module_utils import _plan, _settings
 from ansible_collections.ephemera.preview.plugins.module_utils._docker import Ran
 
 # Ours, but made by the playbooks, not set by anybody.
@@ -35,8 +35,23 @@ class PreviewAction(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> Any:
         result = super().run(tmp, task_vars)
         dummy, arguments = self.validate_argument_spec(argument_spec=self.arguments)
-        result.update(self.act(arguments, task_vars or {}))
+        try:
+            outcome = self.act(arguments, task_vars or {})
+        except AnsibleActionFail as failure:
+            outcome = dict(failure.result, failed=True, changed=False, msg=str(failure))
+        if outcome.get("failed"):
+            # What failed may repeat what an app or a program has said.
+            outcome = self._redacted(outcome, arguments, task_vars or {})
+        result.update(outcome)
         return result
+
+    def _redacted(
+        self, outcome: dict[str, Any], arguments: dict[str, Any], task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
+        if "name" not in arguments.get("preview", {}):
+            return outcome
+        secrets = _plan.secret_values(arguments["preview"], self.settings(task_vars))
+        return dict(_plan.redact(outcome, secrets))
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Do the work and return the task's result."""
