@@ -7,11 +7,13 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,7 @@ from repositories import Repository  # noqa: E402
 # a migration and a seed that leave a trace in it.
 TINY: dict[str, str | bytes | None] = {
     "Dockerfile": (
-        "FROM busybox:1.37\n"
-        "COPY www /www\n"
-        'CMD ["httpd", "-f", "-p", "8080", "-h", "/www"]\n'
+        'FROM busybox:1.37\nCOPY www /www\nCMD ["httpd", "-f", "-p", "8080", "-h", "/www"]\n'
     ),
     "www/health": "ok\n",
     "www/index.html": "hello from main\n",
@@ -37,6 +37,7 @@ TINY: dict[str, str | bytes | None] = {
 services:
   web:
     build: .
+    init: true
     ports: ["8080:8080"]
     environment:
       GREETING: "${PREVIEW_NAME:-laptop}"
@@ -97,6 +98,37 @@ class Played:
             return str(self.result["failure"]["sentence"])
         messages = re.findall(r'"msg": "((?:[^"\\]|\\.)*)"', self.out)
         return str(json.loads(f'"{messages[-1]}"')) if messages else ""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A playbook that runs, and may be killed. ``ended`` waits for its end."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    folder: Path
+
+    def kill(self, *, group: bool) -> None:
+        """End it without warning: the whole process group, or only ansible-playbook itself."""
+        if group:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        else:
+            self.process.kill()
+        self.process.wait()
+
+    def ended(self) -> Played:
+        self.process.wait(timeout=120)
+        file = self.folder / "result.json"
+        result = json.loads(file.read_text()) if file.exists() else {}
+        return Played(self.process.returncode, self.output.read_text(), result)
+
+
+def wait(until: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.05)
 
 
 @dataclass
@@ -162,10 +194,60 @@ class Platform:
         result = json.loads(file.read_text()) if file.exists() else {}
         return Played(done.returncode, done.stdout + done.stderr, result)
 
-    def up(self, number: int, commit: str, *arguments: str, **settings: Any) -> Played:
-        return self.play(
-            "up", *arguments, preview_number=number, preview_commit=commit, **settings
+    def begin(self, name: str, *arguments: str, **settings: Any) -> Running:
+        """Start a playbook in a process group of its own; see ``Running``."""
+        settings["preview_result_dir"] = str(self.folder / f"result-{uuid.uuid4().hex}")
+        output = self.folder / f"{uuid.uuid4().hex}.log"
+        command = self.command(name, list(arguments), settings)
+        with output.open("w") as log:
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=self.environment(),
+                cwd=self.folder,
+                start_new_session=True,
+            )
+        return Running(process, output, Path(settings["preview_result_dir"]))
+
+    def recorded(self, number: int) -> dict[str, Any]:
+        """What the host has written down of a preview."""
+        file = self.state / "previews" / self.name(number) / "preview.json"
+        try:
+            return dict(json.loads(file.read_text()))
+        except FileNotFoundError:
+            return {}
+
+    def wait_for(self, number: int, stage: str, running: Running) -> None:
+        """Wait until a run is in a stage."""
+        wait(
+            lambda: (
+                self.recorded(number).get("stage") == stage or running.process.poll() is not None
+            )
         )
+        assert running.process.poll() is None, running.output.read_text()
+
+    def traces(self) -> set[str]:
+        """All that the engine, the gateway and the state folder hold, one line each."""
+        attached = docker(
+            "container",
+            "inspect",
+            "--format",
+            "{{range $name, $n := .NetworkSettings.Networks}}{{$name}} {{end}}",
+            "ephemera-preview-gateway",
+        )
+        folders = (self.state / part for part in ("previews", "leases", "gateway/routes"))
+        paths = {str(path) for folder in folders for path in folder.rglob("*")}
+        paths.discard(str(self.state / "leases" / ".lock"))
+        return (
+            holdings()
+            | {f"attached {network}" for network in attached.split()}
+            | {f"path {path}" for path in paths}
+        )
+
+    def up(self, number: int, commit: str, *arguments: str, **settings: Any) -> Played:
+        return self.play("up", *arguments, preview_number=number, preview_commit=commit, **settings)
 
     def down(self, number: int, *arguments: str, **settings: Any) -> Played:
         return self.play("down", *arguments, preview_number=number, **settings)
@@ -192,12 +274,12 @@ def free_port() -> int:
 
 
 def holdings() -> set[str]:
-    """Everything the engine holds but images' layers, one line each."""
+    """Everything the engine holds but its build cache, one line each."""
     return set(
         docker("ps", "--all", "--format", "container {{.Names}}").splitlines()
         + docker("network", "ls", "--format", "network {{.Name}}").splitlines()
         + docker("volume", "ls", "--format", "volume {{.Name}}").splitlines()
-        + docker("image", "ls", "--format", "image {{.Repository}}:{{.Tag}}").splitlines()
+        + docker("image", "ls", "--format", "image {{.Repository}}:{{.Tag}} {{.ID}}").splitlines()
     )
 
 
