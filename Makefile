@@ -17,6 +17,7 @@ help: ## List the targets
 # --- demo ------------------------------------------------------------------------------
 
 .PHONY: demo demo-down
+demo: NAMES = python:3.13-slim postgres:17 redis:8 traefik:v3.7
 demo: venv engine images ## Bring up two previews of the example app, and say where they are
 	$(TESTBED)/demo up
 

@@ -32,7 +32,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._checkout import 
     PathRefused,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._run import Ended, limited
-from ansible_collections.ephemera.preview.plugins.module_utils._screen import image_name
+from ansible_collections.ephemera.preview.plugins.module_utils._checks import image_name
 
 AT_ONCE = 3
 POLL = 2.0  # seconds between two looks for an image that CI pushes

@@ -567,9 +567,8 @@ class _Reader:
         return paths + [_relative(contexts[name]) for name in sorted(contexts)]
 
     def object_identity(self, paths: List[str]) -> Mapping[str, Optional[str]]:
-        git_dir, commit = self.request.git_dir, self.request.commit
-        assert git_dir
-        ids = _source.object_ids(git_dir, commit or "", paths)
+        git_dir, commit = self.request.git_dir or "", self.request.commit or ""
+        ids = _source.object_ids(git_dir, commit, paths)
         for path in paths:
             if ids.get(path) is None:
                 self.problems.append("{0}: is not part of the commit.".format(path or "."))

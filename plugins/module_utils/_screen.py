@@ -64,9 +64,6 @@ from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
     variable_name,
     volume_text,
 )
-from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
-    image_name as image_name,
-)
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import (
     SHOWN,
     Path,

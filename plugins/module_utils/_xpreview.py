@@ -193,8 +193,7 @@ def validate(top: Any, services: Mapping[str, Any]) -> List[Problem]:
 def _errors(value: Any, schema: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     without = {k: v for k, v in schema.items() if k != "$schema"}
     for error in validator()(without).iter_errors(value):
-        for problem in _told(error, path):
-            yield problem
+        yield from _told(error, path)
 
 
 def validator() -> Any:
@@ -220,8 +219,7 @@ def _told(error: Any, path: Path) -> Iterator[Problem]:
     else:
         inner = _meant(error)
         for each in inner:
-            for problem in _told(each, path):
-                yield problem
+            yield from _told(each, path)
         if not inner:
             yield Problem(at, error.instance, "it must be " + error.schema["description"])
 

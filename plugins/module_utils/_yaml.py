@@ -185,7 +185,8 @@ class _Builder:
             self.root = node
             return
         parent = self.stack[-1][0]
-        assert parent.items is not None
+        if parent.items is None:
+            raise TypeError("a scalar holds no nodes")
         parent.items.append(node)
         parent.nodes += node.nodes
         parent.characters += node.characters
@@ -236,7 +237,7 @@ class _Builder:
         if kind not in ("int", "float", "bool", "null"):
             self.check_tag(tag, "", line)
         value = _resolve(text)
-        if kind == "float" and type(value) is int:
+        if kind == "float" and isinstance(value, int):
             value = float(value)
         if type(value).__name__ != {"null": "NoneType"}.get(kind, kind):
             raise self.refused(line, "{0} is no !!{1}.".format(shown(text), kind))

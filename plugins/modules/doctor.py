@@ -23,7 +23,7 @@ options:
   part:
     description:
       - V(host) looks at the app's host and the controller, and at the builder where that is the
-      same machine.
+        same machine.
       - V(builder) looks at the machine that the task is delegated to as a builder.
       - V(report) prints O(reports).
     type: str

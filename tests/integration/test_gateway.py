@@ -313,7 +313,7 @@ def test_a_password_is_asked_for_and_not_passed_on(host: Host, preview: Preview)
 def test_a_preview_answers_one_client_so_often(host: Host, preview: Preview) -> None:
     host.route(preview, preview.route(preview_rate_limit=2)).ok()
     until(lambda: host.get(preview.host).status == 200)
-    assert 429 in {host.get(preview.host).status for _ in range(30)}
+    assert 429 in {host.get(preview.host).status for dummy in range(30)}
     host.route(preview, None).ok()
 
 

@@ -50,7 +50,10 @@ def test_defaults_are_never_shared() -> None:
     _settings.resolve({})["preview_sizes"]["small"]["pids"] = 1
     _settings.resolve({})["preview_build_frontends"].append("evil")
     assert _settings.resolve({})["preview_sizes"]["small"]["pids"] == 256
-    assert _settings.resolve({})["preview_build_frontends"] == ["docker/dockerfile:1"]
+    assert _settings.resolve({})["preview_build_frontends"] == [
+        "docker/dockerfile:1",
+        "docker/dockerfile:1.*",
+    ]
 
 
 def test_every_default_is_a_value_of_its_kind() -> None:

@@ -419,7 +419,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._backend()
 
     def _backend(self) -> None:
-        path, _, query = urlsplit(self.path)._replace(scheme="", netloc="").geturl().partition("?")
+        path, dummy, query = (
+            urlsplit(self.path)._replace(scheme="", netloc="").geturl().partition("?")
+        )
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         done = subprocess.run(
             ["git", "http-backend"],
@@ -440,7 +442,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 "REMOTE_USER": "ci",
             },
         )
-        head, _, payload = done.stdout.partition(b"\r\n\r\n")
+        head, dummy, payload = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
         self.send_response(int(headers.pop("Status", "200").split()[0]))
         for name, value in headers.items():
@@ -651,7 +653,7 @@ def sshd(tmp_path: Path):
     for name, value in options.items():
         argv += ["-o", f"{name}={value}"]
     server = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
-    for _ in range(100):
+    for _attempt in range(100):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 break
@@ -701,7 +703,7 @@ def test_small_to_fetch_and_large_to_unpack(tmp_path: Path, repository: Reposito
 def test_git_bomb(tmp_path: Path, repository: Repository) -> None:
     """Twelve objects that name 10^10 files."""
     below = ("100644", repository.blob(b"x"))
-    for _ in range(10):
+    for _attempt in range(10):
         tree = repository.tree(*((*below, f"f{n}") for n in range(10)))
         below = ("40000", tree)
     commit = repository.pull_tree(below[1])
