@@ -31,8 +31,8 @@ from ansible_collections.ephemera.preview.plugins.module_utils._checkout import 
     Checkout,
     PathRefused,
 )
-from ansible_collections.ephemera.preview.plugins.module_utils._run import Ended, limited
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import image_name
+from ansible_collections.ephemera.preview.plugins.module_utils._run import Ended, limited
 
 AT_ONCE = 3
 POLL = 2.0  # seconds between two looks for an image that CI pushes
@@ -73,8 +73,9 @@ class Wanted(NamedTuple):
 class Request(NamedTuple):
     """What to make, and within which limits. Times are seconds, sizes bytes.
 
-    `previous` has by service the `digest` and `image_id` of what was deployed last. Without
-    `cache`, no step's result of another build is used: one made with a secret is among them.
+    `previous` has by service the `digest` and `image_id` of what was deployed last. Who is not
+    `trusted` gets no `secrets`, no cache mount of who was, and where there are any secrets no
+    step's result of another build either, as that may hold what a secret opened.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Request(NamedTuple):
     services: Tuple[Wanted, ...]
     previous: Mapping[str, Mapping[str, str]] = {}
     fresh: bool = False
-    cache: bool = True
+    trusted: bool = True
     registries: Tuple[Mapping[str, str], ...] = ()
     mirror: str = ""
     proxy: Mapping[str, str] = {}
@@ -370,6 +371,8 @@ class _Maker:
                 self._tag(self._last(job), job.image)
             elif how == "pulled":
                 self._pull(job)
+            if how != "kept" and job.source != "pull":
+                self._name_former(job.image)
         except BuildFailed as failed:
             return failed
         except PathRefused as refused:
@@ -423,12 +426,12 @@ class _Maker:
         # Without a value: taken from the environment, so that no list of processes shows it.
         for name in self._proxies():
             argv += ["--build-arg", name]
-        argv += ["--build-arg", "BUILDKIT_CACHE_MOUNT_NS=" + request.name]
+        argv += ["--build-arg", "BUILDKIT_CACHE_MOUNT_NS=" + self._namespace()]
         if self.cgroup:
             argv += ["--cgroup-parent", self.cgroup]
         if request.fresh:
             argv.append("--pull")
-        if request.fresh or not request.cache:
+        if request.fresh or (request.secrets and not request.trusted):
             argv.append("--no-cache")
         ended = self._run(argv + [self._at(context)], grace=5.0, watch=self._disk_is_full)
         if ended.rc != 0 or ended.timed_out or ended.stopped:
@@ -459,8 +462,13 @@ class _Maker:
             stream.write(text)
         return own
 
+    def _namespace(self) -> str:
+        return "{0}/{1}".format(
+            self.request.name, "trusted" if self.request.trusted else "untrusted"
+        )
+
     def _secrets(self, asked: Iterable[Any], folder: str) -> List[str]:
-        granted = dict(self.request.secrets)
+        granted = dict(self.request.secrets) if self.request.trusted else {}
         wanted = [{"source": each} if isinstance(each, str) else each for each in asked]
         if self.request.ca:
             granted["preview_ca"] = self.request.ca
@@ -513,6 +521,14 @@ class _Maker:
         ended = self._run(["docker", "image", "tag", source, image])
         if ended.rc != 0:
             raise self._failed("Naming {0}".format(image), ended)
+
+    def _name_former(self, image: str) -> None:
+        """Give what had this name before another one of the preview's, by which it is removed."""
+        former = self._found(image).get("Id", "")
+        if former:
+            now = self._run(["docker", "image", "inspect", "--format", "{{.Id}}", image])
+            if now.out.decode().strip() != former:
+                self._tag(former, "{0}:former-{1}".format(_without_tag(image), former[7:19]))
 
     def _refuse_forged(self, images: Iterable[Made]) -> None:
         """An image's labels reach its containers, where ours are what makes them ours."""

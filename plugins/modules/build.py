@@ -62,10 +62,11 @@ options:
     description: Build again though nothing has changed, from base images pulled anew.
     type: bool
     default: false
-  cache:
+  trusted:
     description:
-      - Use what earlier builds have left. A step that was built with a secret is reused by a build
-        that does not have it, so a pull request that may see no secret needs V(false).
+      - Whether the author may see O(secrets). Who may not gets none, shares no cache mount with who
+        may, and builds without results of earlier builds where there are any O(secrets), since
+        they may hold what a secret opened.
     type: bool
     default: true
   registries:
@@ -220,7 +221,7 @@ def main() -> None:
             "services": {"type": "list", "elements": "dict", "required": True},
             "previous": {"type": "dict", "default": {}},
             "fresh": {"type": "bool", "default": False},
-            "cache": {"type": "bool", "default": True},
+            "trusted": {"type": "bool", "default": True},
             "registries": {
                 "type": "list",
                 "elements": "dict",

@@ -51,10 +51,10 @@ def docker(*arguments: str, check: bool = True, **options: Any) -> str:
     return done.stdout.strip()
 
 
-def plain_build(folder: Path, *arguments: str) -> str:
+def plain_build(folder: Path) -> str:
     """What a build without any of our defences prints."""
     done = subprocess.run(
-        ["docker", "buildx", "build", "--progress=plain", *arguments, str(folder)],
+        ["docker", "buildx", "build", "--progress=plain", "--output=type=cacheonly", str(folder)],
         capture_output=True,
         text=True,
         check=False,
@@ -218,6 +218,8 @@ def test_afresh_from_base_images_pulled_anew(preview: Preview, mirror: Registry)
     assert preview.make(service, previous=previous, **options).images["web"].how == "kept"
     again = preview.make(service, previous=previous, fresh=True, **options).images["web"]
     assert (again.how, again.id == first.id) == ("built", False)
+    former = docker("image", "inspect", "--format", '{{join .RepoTags " "}}', first.id)
+    assert former == f"ephemera-preview/{preview.name}/web:former-{first.id[7:19]}"
 
 
 def test_services_of_one_build_are_built_once(preview: Preview, spy: Path) -> None:
@@ -284,7 +286,7 @@ def test_base_images_are_those_of_the_list(preview: Preview) -> None:
     ):
         message = str(preview.refused(f"FROM {image}\n", base_images=allowed))
         assert "preview_base_images" in message
-        assert image.split("/")[-1] in message
+        assert image.rpartition("/")[2] in message
 
 
 def test_registries_of_this_machine_are_not_for_authors(
@@ -383,6 +385,9 @@ def test_cache_mounts_are_a_previews_own(previews: Any) -> None:
     assert look(first) == first.name, "the cache mount works"
     assert look(second) == ""
     assert look(second, f"../{first.name}/pip") == ""
+
+    second.request = second.request._replace(trusted=False)
+    assert look(second) == "", "nor with its own from another level of trust"
 
     subprocess.run(_build.cache_prune(second.name), check=True, capture_output=True)
     assert look(second) == "", "its own is pruned"
@@ -495,7 +500,7 @@ def test_build_secrets(preview: Preview, spy: Path) -> None:
     preview.build(text)
     docker("image", "rm", preview.image())
     build = {"secrets": [{"source": "NPM_TOKEN"}]}
-    message = str(preview.refused(text, build, cache=False))
+    message = str(preview.refused(text, build, trusted=False, secrets={"NPM_TOKEN": value}))
     assert "it needs the build secret NPM_TOKEN" in message
     assert "preview_build_secrets" in message
     leak = text.replace("test $", "cat /run/secrets/NPM_TOKEN; false $")
@@ -576,7 +581,7 @@ def start_registry(folder: Path, auth: bool) -> Iterator[Registry]:
         server = subprocess.Popen(
             [registry, "serve", str(folder / "config.yml")], stdout=log, stderr=log
         )
-    for _ in range(100):
+    for _attempt in range(100):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", int(host.split(":")[1]))) == 0:
                 break
@@ -684,7 +689,7 @@ def test_what_a_registry_answers(
 ) -> None:
     with Answers(status, certificate) as server:
         image = f"127.0.0.1:{server.port}/acme/base:1"
-        login = ({"registry": image.split("/")[0], "username": "u", "password": "pass"},)
+        login = ({"registry": image.partition("/")[0], "username": "u", "password": "pass"},)
         assert sentence in str(preview.refused(f"FROM {image}\n", registries=login))
         with pytest.raises(BuildFailed, match=sentence):
             preview.make(Wanted("web", image, "pull", {}), registries=login)
