@@ -11,7 +11,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import _build, _b
 
 def may_read(source: str, **policy: Any) -> str:
     """What BuildKit makes of a policy: the source it reads in the end, "" for none."""
-    for _ in range(10):
+    for _attempt in range(10):
         allowed, converted = True, ""
         for rule in _build.source_policy(**policy)["rules"]:
             found = re.fullmatch(rule["selector"]["identifier"].strip("^$"), source)
