@@ -489,7 +489,9 @@ def complete(
                 "name": name,
                 "image": image,
                 "source": "prebuilt" if name in prebuilt else "build" if build else "pull",
-                "prebuilt": prebuilt.get(name, "").replace("{commit}", preview["commit"]),
+                "prebuilt": prebuilt.get(name, "")
+                .replace("{commit}", preview["commit"])
+                .replace("{number}", str(preview["number"])),
                 "build": build and dict(build, digest=definition["digests"].get(name, "")),
                 "built_from": built_from,
                 "data": _is_data(name, services, apps),
@@ -528,7 +530,7 @@ def complete(
     preview["subnets"] = _subnets(preview, settings, taken)
     preview["wanted"] = _summary(preview)
     secrets = secret_values(preview, settings)
-    _refuse_secrets_in_hooks(planned, secrets)
+    _refuse_secrets_in_arguments(planned, secrets)
     project = _project.render(preview, services, settings, definition)
     return Completed(redact(preview, secrets), project)
 
@@ -576,7 +578,9 @@ def _subnets(
     return dict(kept, **dict(zip(missing, fresh)))
 
 
-def _refuse_secrets_in_hooks(planned: Iterable[Mapping[str, Any]], secrets: Sequence[str]) -> None:
+def _refuse_secrets_in_arguments(
+    planned: Iterable[Mapping[str, Any]], secrets: Sequence[str]
+) -> None:
     for service in planned:
         for hook in ("migrate", "seed", "after_deploy", "before_down"):
             words = (service[hook] or {}).get("command", [])
@@ -587,6 +591,14 @@ def _refuse_secrets_in_hooks(planned: Iterable[Mapping[str, Any]], secrets: Sequ
                         service["name"], hook
                     )
                 )
+        args = ((service["build"] or {}).get("args") or {}).values()
+        if any(secret in str(arg) for secret in secrets for arg in args):
+            raise PlanRefused(
+                "services.{0}.build.args holds the value of a secret, which would stand in the "
+                "image's history. Use preview_build_secrets and RUN --mount=type=secret.".format(
+                    service["name"]
+                )
+            )
 
 
 def _summary(preview: Mapping[str, Any]) -> Dict[str, Any]:

@@ -363,6 +363,35 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             secret=True,
         ),
         Setting(
+            "preview_build_memory",
+            whole(64),
+            4096,
+            "The memory a build's steps may have, in MiB, where the builder's machine lets us "
+            "limit it.",
+            "8192",
+        ),
+        Setting(
+            "preview_build_pids",
+            whole(16),
+            4096,
+            "How many processes a build's steps may have at once, likewise.",
+            "1024",
+        ),
+        Setting(
+            "preview_build_disk",
+            whole(1),
+            20,
+            "How many GiB of the engine's disk may be filled while builds run.",
+            "40",
+        ),
+        Setting(
+            "preview_buildx_builder",
+            text(_WORD, "a builder's name"),
+            "",
+            "A builder of buildx to build with, instead of the engine's own.",
+            "limited",
+        ),
+        Setting(
             "preview_build_frontends",
             list_of(text(r"[A-Za-z0-9][A-Za-z0-9._/:@*-]*", "a pattern of images' names")),
             ["docker/dockerfile:1", "docker/dockerfile:1.*"],

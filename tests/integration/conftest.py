@@ -24,38 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "testbed"))
 
 from repositories import Repository  # noqa: E402
-
-# The smallest app with all that a preview has: a build, a port, a data service with a volume,
-# a migration and a seed that leave a trace in it.
-TINY: dict[str, str | bytes | None] = {
-    "Dockerfile": (
-        'FROM busybox:1.37\nCOPY www /www\nCMD ["httpd", "-f", "-p", "8080", "-h", "/www"]\n'
-    ),
-    "www/health": "ok\n",
-    "www/index.html": "hello from main\n",
-    "compose.yaml": """\
-services:
-  web:
-    build: .
-    init: true
-    ports: ["8080:8080"]
-    environment:
-      GREETING: "${PREVIEW_NAME:-laptop}"
-    volumes: ["data:/data"]
-    depends_on:
-      cache: {condition: service_started}
-    x-preview:
-      health: /health
-      migrate: [sh, -c, "echo migrated >> /data/log"]
-      seed: [sh, -c, "echo seeded >> /data/log"]
-  cache:
-    image: redis:8
-    volumes: ["cache:/data"]
-volumes:
-  data: {}
-  cache: {}
-""",
-}
+from tiny import TINY  # noqa: E402
 
 
 def docker(*arguments: str, check: bool = True) -> str:
@@ -171,7 +140,9 @@ class Platform:
         ]
 
     def environment(self) -> dict[str, str]:
+        (self.folder / "tmp").mkdir(exist_ok=True)
         return os.environ | {
+            "TMPDIR": str(self.folder / "tmp"),
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_LOCAL_TEMP": str(self.folder / "tmp"),

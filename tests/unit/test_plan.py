@@ -202,6 +202,14 @@ def test_a_hook_may_not_carry_a_secret_in_its_arguments():
     assert SECRET not in str(e.value)
 
 
+def test_a_build_argument_may_not_carry_a_secret():
+    of = shop()
+    of["services"]["web"]["build"] = {"context": ".", "args": {"TOKEN": SECRET}}
+    with pytest.raises(_plan.PlanRefused, match=r"services\.web\.build\.args") as e:
+        complete(of, preview_secrets={"TOKEN": SECRET}, preview_secret_key=KEY)
+    assert SECRET not in str(e.value)
+
+
 def test_untrusted_pull_requests_see_no_secrets():
     given_ = {"preview_secrets": {"TOKEN": SECRET}, "preview_secret_key": KEY}
     assert _plan.grants(identity(**given_), settings(**given_)).secrets["TOKEN"] == SECRET
