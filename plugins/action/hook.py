@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.ephemera.preview.plugins.module_utils import _announce, _diagnose
+from ansible_collections.ephemera.preview.plugins.module_utils import _diagnose, _plan
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
 
@@ -23,29 +23,35 @@ class ActionModule(PreviewAction):
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         preview, hook = arguments["preview"], arguments["name"]
-        ran = []
-        for service, wish in _wanted(preview, hook):
-            if not self._task.check_mode:
-                self._run(preview, hook, service, wish)
-            ran.append(service)
-        return {"changed": bool(ran), "services": ran}
+        wanted = _wanted(preview, hook)
+        if wanted and not self._task.check_mode:
+            secrets = _plan.secret_values(preview, self.settings(task_vars))
+            for service, wish in wanted:
+                self._run(preview, hook, service, wish, secrets)
+        return {"changed": bool(wanted), "services": [service for service, _wish in wanted]}
 
-    def _run(self, preview: dict[str, Any], hook: str, service: str, wish: dict[str, Any]) -> None:
-        # A one-off ends by itself, by the clock, or with its container: nothing of it goes on.
+    def _run(
+        self,
+        preview: dict[str, Any],
+        hook: str,
+        service: str,
+        wish: dict[str, Any],
+        secrets: list[str],
+    ) -> None:
         container = f"{preview['name']}-{hook.replace('_', '-')}-{service}"
         directory = preview["dir"]
-        argv = ["timeout", "--kill-after=5", str(wish["timeout"]), "docker", "compose"]
-        argv += ["--project-directory", directory, "--project-name", preview["name"]]
-        argv += ["--file", f"{directory}/compose.yaml", "--progress", "quiet", "run", "--rm"]
-        argv += ["--no-deps", "--no-TTY", "--name", container, service, *wish["command"]]
-        self.on_host(["docker", "rm", "--force", "--volumes", container])
-        ran = self.on_host(argv)
+        argv = ["sh", "-c", _diagnose.ONE_OFF, "hook", container, str(wish["timeout"])]
+        argv += ["docker", "compose", "--project-directory", directory]
+        argv += ["--project-name", preview["name"], "--file", f"{directory}/compose.yaml"]
+        argv += ["--progress", "quiet", "run", "--detach", "--no-deps", "--name", container]
+        ran = self.on_host([*argv, service, *wish["command"]])
         if ran.rc == 0:
             return
-        self.on_host(["docker", "rm", "--force", "--volumes", container])
-        log = [_announce.harmless(line) for line in (ran.out + ran.err).splitlines()][-20:]
+        data = [s["name"] for s in preview.get("services", []) if s["data"]]
+        failed = _diagnose.hook_failed(hook, service, wish["timeout"], ran.out, secrets, data)
         raise AnsibleActionFail(
-            _diagnose.hook(hook, service, ran.rc, wish["timeout"], log), result={"log": log}
+            _plan.redact(failed.sentence, secrets),
+            result={"log": failed.log, "service": service},
         )
 
 

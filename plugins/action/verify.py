@@ -4,71 +4,236 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ansible.errors import AnsibleActionFail
 from ansible_collections.ephemera.preview.plugins.module_utils import (
-    _announce,
     _diagnose,
     _docker,
+    _http,
     _plan,
+    _route,
 )
-from ansible_collections.ephemera.preview.plugins.plugin_utils import _http
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
-
-INTERVAL = 0.25
-
-
-# A service may die once while another starts; one that is still dying after this long is broken.
-PATIENCE = 5
 
 
 class ActionModule(PreviewAction):
     arguments = {
         "preview": {"type": "dict", "required": True},
         "only": {"type": "str", "choices": ["all", "data"], "default": "all"},
+        "failure": {"type": "dict", "default": {}},
     }
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        preview = arguments["preview"]
-        services = [s for s in preview["services"] if arguments["only"] == "all" or s["data"]]
-        doors = [s for s in services if s["expose"]]
-        context = _context(preview["settings"])
-        began = time.monotonic()
-        died = 0.0
-        while True:
-            seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
-            mine = seen["previews"][preview["name"]]
-            verdict = _diagnose.containers(services, mine)
-            answers = {s["name"]: _ask(s, context) for s in doors}
-            if verdict.ready and all(_diagnose.answered(s, answers[s["name"]]) for s in doors):
-                return {"changed": False, "state": _plan.deployed(preview, mine, seen["now"])}
-            now = time.monotonic()
-            died = died or (now if verdict.final else 0.0)
-            if (verdict.final and now - died > PATIENCE) or (
-                now - began > preview["settings"]["preview_verify_timeout"]
-            ):
-                return self._refuse(services, mine, answers)
-            time.sleep(INTERVAL)
+        if self._task.check_mode:
+            return {"changed": False, "skipped": True, "msg": "There is nothing to verify yet."}
+        preview, whole = arguments["preview"], arguments["only"] == "all"
+        settings = self.settings(task_vars)
+        seen = self._observe(preview)
+        mine = seen["previews"][preview["name"]]
+        scene = _diagnose.Scene(
+            [s for s in preview["services"] if whole or s["data"]],
+            self._look(preview),
+            images={image["ref"]: image["id"] for image in mine["images"]},
+            whole=whole,
+        )
+        refusal = _Refusal(self, preview, settings, task_vars)
+        if arguments["failure"]:
+            return refusal.of_start(scene, arguments["failure"])
+        failed = self._wait(preview, scene, settings)
+        if failed:
+            return refusal.of(*failed)
+        return {"changed": False, "state": _plan.deployed(preview, mine, seen["now"])}
 
-    def _refuse(
-        self, services: list[dict[str, Any]], seen: dict[str, Any], answers: dict[str, Any]
-    ) -> dict[str, Any]:
-        diagnosis = _diagnose.diagnose(services, seen, answers, self._facts(seen))
-        return {
+    def _wait(
+        self, preview: dict[str, Any], scene: _diagnose.Scene, settings: dict[str, Any]
+    ) -> tuple[_diagnose.Scene, _diagnose.Finding] | None:
+        """Until all is well, or will not be: then what was last seen, and what is wrong."""
+        end = time.monotonic() + settings["preview_verify_timeout"]
+        patience = _diagnose.Patience()
+        ask = _Ask(settings)
+        doors = {s["name"]: _diagnose.Door(s) for s in scene.services if s["expose"]}
+        scene = scene._replace(doors=doors)
+        while True:
+            ask.all(scene, end)
+            findings = _diagnose.judge(scene)
+            if not findings:
+                return None
+            now = time.monotonic()
+            spent = patience.spent(findings, now)
+            if spent or now >= end:
+                return scene, spent or findings[0]
+            time.sleep(min(_diagnose.POLL, end - now))
+            scene = scene._replace(containers=self._look(preview))
+
+    def _observe(self, preview: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return _docker.observe(self.on_host, preview["state_dir"], preview["name"])
+        except _docker.EngineError as error:
+            raise AnsibleActionFail(str(error)) from None
+
+    def _look(self, preview: dict[str, Any]) -> list[_diagnose.Container]:
+        argv = ["sh", "-c", _diagnose.LOOK, "look", preview["name"], _diagnose.LOOK_FORMAT]
+        ran = self.on_host(argv)
+        if ran.rc != 0:
+            raise AnsibleActionFail(
+                "The Docker engine stopped answering while the preview was verified: "
+                f"{(ran.err or ran.out).strip() or 'no answer.'}"
+            )
+        return _diagnose.parse_look(ran.out, preview["name"])
+
+    def told(self, idents: list[str], secrets: list[str]) -> dict[str, _diagnose.Told]:
+        """The last words of these containers."""
+        if not idents:
+            return {}
+        ran = self.on_host(["sh", "-c", _diagnose.TOLD, "told", *idents])
+        return _diagnose.parse_told(ran.out, secrets)
+
+
+class _Ask:
+    """Asks at the doors of a preview, as a reviewer does."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.question = _question(settings)
+        self.blind = _is_blind(settings)
+        self.context = _context(settings)
+
+    def all(self, scene: _diagnose.Scene, end: float) -> None:
+        """Ask at each door whose service is well and whose time has come, all at once."""
+        sick = {finding.service for finding in _diagnose.judge(scene._replace(doors={}))}
+        now = time.monotonic()
+        due = [door for name, door in scene.doors.items() if name not in sick and door.due(now)]
+        if not due:
+            return
+        with ThreadPoolExecutor(len(due)) as pool:
+            answers = list(pool.map(lambda door: self.one(door, end - now), due))
+        for door, answer in zip(due, answers, strict=True):
+            up = [c.up for c in scene.of(door.service)]
+            door.heard(answer, time.monotonic(), min(up, default=0))
+
+    def one(self, door: _diagnose.Door, left: float) -> _http.Answer:
+        answer = _http.Answer(0, "")
+        for path in door.paths:
+            answer = _http.get(
+                door.service["expose"]["url"] + path,
+                timeout=max(0.5, min(float(door.health["timeout"]), left)),
+                context=self.context,
+                redirects=door.redirects,
+                **self.question,
+            )
+            if self.blind:
+                answer = _diagnose.unseen(door.service, answer)
+            if not _diagnose.answered(door.service, answer):
+                break
+        return answer
+
+
+class _Refusal:
+    """Finds out why, once it is clear that it failed, and makes the task's result of it."""
+
+    def __init__(
+        self,
+        action: ActionModule,
+        preview: dict[str, Any],
+        settings: dict[str, Any],
+        task_vars: dict[str, Any],
+    ) -> None:
+        self.action = action
+        self.settings = settings
+        self.task_vars = task_vars
+        self.secrets = _plan.secret_values(preview, settings)
+
+    def of(self, scene: _diagnose.Scene, failed: _diagnose.Finding) -> dict[str, Any]:
+        """The result of a preview that does not become well."""
+        scene = self._closer(scene)
+        findings = _diagnose.judge(scene) or [failed]
+        findings.sort(key=lambda finding: finding.service != failed.service)
+        return self._result(scene, findings)
+
+    def of_start(self, scene: _diagnose.Scene, failure: dict[str, Any]) -> dict[str, Any]:
+        """The result of a preview whose services could not even be started."""
+        scene = self._closer(scene)
+        said = [str(failure.get(key) or "") for key in ("stderr", "msg")]
+        said = _diagnose.presentable("\n".join(said).split("\n"), self.secrets)
+        return self._result(scene, [_diagnose.start_failed(scene, "\n".join(said))])
+
+    def _closer(self, scene: _diagnose.Scene) -> _diagnose.Scene:
+        findings = _diagnose.judge(scene)
+        guilty = {finding.service for finding in findings}
+        idents = [c.ident for c in scene.containers if c.service in guilty]
+        at_fault = [
+            name
+            for name, door in scene.doors.items()
+            if door.answer and not _diagnose.answered(door.service, door.answer)
+        ]
+        return scene._replace(
+            told=self.action.told(idents, self.secrets),
+            inside=self._inside(scene, at_fault) if at_fault else {},
+        )
+
+    def _inside(self, scene: _diagnose.Scene, names: list[str]) -> dict[str, _http.Answer]:
+        """What the gateway answers on its own host, where neither DNS nor a firewall matters."""
+        asked = {
+            "urls": [scene.doors[name].answer.url for name in names],
+            "address": _loopback(self.settings["preview_gateway_address"]),
+            **_question(self.settings),
+        }
+        probed = self.action._execute_module(
+            "ephemera.preview.probe_info", asked, task_vars=self.task_vars
+        )
+        answers = {}
+        for name, raw in zip(names, probed.get("answers", []), strict=False):
+            answer = _http.Answer(**dict(raw, body=raw["body"].encode()))
+            blind = _is_blind(self.settings)
+            answers[name] = _diagnose.unseen(scene.doors[name].service, answer) if blind else answer
+        return answers
+
+    def _result(self, scene: _diagnose.Scene, findings: list[_diagnose.Finding]) -> dict[str, Any]:
+        told = [
+            {
+                "service": finding.service,
+                "diagnosis": finding.code,
+                "sentence": " ".join(_diagnose.presentable(finding.sentence.split("\n"))),
+            }
+            for finding in findings
+        ]
+        result = {
             "failed": True,
             "changed": False,
-            "msg": _announce.harmless(diagnosis.sentence),
-            "log": [_announce.harmless(line) for line in diagnosis.log],
-            "service": diagnosis.service,
+            "msg": told[0]["sentence"],
+            "log": _diagnose.log_of(scene, findings[0]),
+            "service": told[0]["service"],
+            "diagnosis": told[0]["diagnosis"],
+            "findings": told,
         }
+        return dict(_plan.redact(result, self.secrets))
 
-    def _facts(self, seen: dict[str, Any]) -> dict[str, Any]:
-        """What only the engine and the kernel know of each container, asked once."""
-        ids = [c["id"] for c in seen["containers"] if not c["oneoff"]]
-        ran = self.on_host(["sh", "-c", _diagnose.FACTS, "facts", *ids])
-        return _diagnose.parse_facts(ran.out)
+
+def _question(settings: dict[str, Any]) -> dict[str, Any]:
+    """Method and headers of what is asked: as a reviewer who knows a password, if any knows one."""
+    if _is_blind(settings):
+        # What a browser asks before a request to another origin; the gateway lets it through.
+        headers = {"Origin": "https://preview.invalid", "Access-Control-Request-Method": "GET"}
+        return {"method": "OPTIONS", "headers": headers}
+    for pair in _known(settings):
+        token = base64.b64encode(pair.encode()).decode("ascii")
+        return {"method": "GET", "headers": {"Authorization": f"Basic {token}"}}
+    return {"method": "GET", "headers": {}}
+
+
+def _known(settings: dict[str, Any]) -> list[str]:
+    """``user:password`` where not just its hash is known."""
+    users = sorted(settings["preview_auth_users"].items())
+    return [f"{user}:{given}" for user, given in users if not _route.is_hash(str(given))]
+
+
+def _is_blind(settings: dict[str, Any]) -> bool:
+    """Whether the gateway asks for a password that nobody here knows."""
+    return bool(settings["preview_auth_users"]) and not _known(settings)
 
 
 def _context(settings: dict[str, Any]) -> ssl.SSLContext:
@@ -82,16 +247,6 @@ def _context(settings: dict[str, Any]) -> ssl.SSLContext:
     return context
 
 
-def _ask(service: dict[str, Any], context: ssl.SSLContext) -> dict[str, Any]:
-    health = service["health"] or {}
-    paths = [health.get("path") or "/"]
-    if health.get("deep"):
-        paths.append(health["deep"])
-    answer: dict[str, Any] = {}
-    for path in paths:
-        url = service["expose"]["url"] + path
-        got = _http.get(url, timeout=health.get("timeout") or 5, context=context)
-        answer = dict(got._asdict(), body=got.body.decode("utf-8", "replace"), url=url)
-        if not _diagnose.answered(service, answer):
-            break
-    return answer
+def _loopback(address: str) -> str:
+    """Where on its host a gateway that listens on ``address`` is reached."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)

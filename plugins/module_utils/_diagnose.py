@@ -1,300 +1,1044 @@
 # Copyright: Contributors to the ephemera.preview project
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why a preview does not answer, in a reviewer's words: tables over facts, nothing is asked here.
+"""Why a preview does not answer, in a reviewer's words: tables over facts. Pure.
 
-``containers`` judges what the observer saw at every poll; ``diagnose`` is called once, when
-verification has failed, with what the gateway answered and what the kernel knows.
+``judge`` turns facts into findings, causes before their consequences; no finding means that all is
+well. ``Patience`` says when waiting cannot make one go away. ``LOOK`` and ``TOLD`` are the commands
+that gather the facts on the host.
 """
 
 from __future__ import annotations
 
+import calendar
+import ipaddress
 import json
 import re
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+import time
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
+from urllib.parse import urlsplit
 
-# For every container id given: one line "inspect TAB <JSON>", its listening TCP sockets, its log.
-# The sockets are read from the host's /proc, so that it works for images without a shell.
-FACTS = r"""
-t=$(printf '\t')
-for id; do
-    docker inspect --type container \
-        --format "inspect$t$id$t{{json .State}}$t{{.RestartCount}}" "$id"
-    pid=$(docker inspect --format '{{.State.Pid}}' "$id")
-    if [ "$pid" -gt 0 ] && [ -r "/proc/$pid/net/tcp" ]; then
-        echo "proc$t$id"
-        for family in tcp tcp6; do
-            while read -r slot local remote state rest; do
-                [ "$state" != 0A ] || echo "listen$t$id$t$local"
-            done <"/proc/$pid/net/$family"
-        done
-    fi
-    docker logs --tail 40 "$id" 2>&1 | cut -c 1-500 | while IFS= read -r line; do
-        printf 'log\t%s\t%s\n' "$id" "$line"
-    done
-done 2>/dev/null
-"""
+from ansible_collections.ephemera.preview.plugins.module_utils import _announce, _plan
+from ansible_collections.ephemera.preview.plugins.module_utils._http import (
+    REDIRECTS,
+    Answer,
+    origin,
+)
 
-
-class Verdict(NamedTuple):
-    """``ready``: every container is as wanted. ``final``: waiting longer cannot help."""
-
-    ready: bool
-    final: bool
-    service: str
+# -- the sentences ----------------------------------------------------------------------------
 
 
-class Diagnosis(NamedTuple):
-    """One sentence, the service it is about, and the last lines of that service's log."""
+class Rule(NamedTuple):
+    """``patience``: for how many seconds it may last before waiting is in vain; None: for as long
+    as there is time."""
 
+    patience: Optional[float]
     sentence: str
-    service: str
-    log: List[str]
 
 
-def _of(seen: Mapping[str, Any], service: str) -> List[Mapping[str, Any]]:
-    return [c for c in seen["containers"] if c["service"] == service and not c["oneoff"]]
+RULES: Dict[str, Rule] = {
+    # Its containers
+    "pull_denied": Rule(
+        0,
+        "the image {image} cannot be pulled: its registry knows no such image, or shows it to "
+        "nobody who is not logged in. Check its name, or set preview_registries.",
+    ),
+    "pull_missing": Rule(
+        0, "the image {image} cannot be pulled: its registry has no such tag. Check its name."
+    ),
+    "pull_limit": Rule(
+        0,
+        "the image {image} cannot be pulled: its registry allows no more pulls for now. Log in by "
+        "preview_registries, or set a mirror.",
+    ),
+    "pull_unreachable": Rule(
+        0,
+        "the image {image} cannot be pulled: its registry cannot be reached from the Docker host "
+        "({said}).",
+    ),
+    "not_started": Rule(0, "the services could not be started: {said}."),
+    "too_few": Rule(5, "{service} has {count} of its {wanted} containers."),
+    "outdated": Rule(5, "{service} still runs another image than the wanted commit's."),
+    "leftover": Rule(5, "{service} is no longer wanted, and its container is still there."),
+    "cannot_start": Rule(0, "{service} cannot be started: {said}."),
+    "waits": Rule(None, "{service} was never started: what it depends on did not become ready."),
+    "no_memory": Rule(
+        5,
+        "{service} was killed: it needs more memory than its limit of {limit} MiB. Raise "
+        "x-preview.size or deploy.resources.limits.memory.",
+    ),
+    "exits": Rule(5, "{service} exits at start with code {code}{cause}."),
+    "ends": Rule(
+        5,
+        "{service} ends at once with code 0{cause}. Its command has to keep running in the "
+        "foreground.",
+    ),
+    "job_no_memory": Rule(
+        0,
+        "{service} was killed: it needs more memory than its limit of {limit} MiB. Raise "
+        "x-preview.size or deploy.resources.limits.memory.",
+    ),
+    "job_failed": Rule(0, "{service} has to complete, and failed with code {code}{cause}."),
+    "job_runs": Rule(None, "{service} has to complete, and still runs."),
+    "unhealthy": Rule(5, "{service} runs, but its own healthcheck fails{cause}."),
+    "starting": Rule(
+        None,
+        "{service} is still starting: its own healthcheck has neither passed nor failed yet"
+        "{cause}. Give it more time by preview_verify_timeout.",
+    ),
+    "young": Rule(None, "{service} has only just been started."),
+    "data_silent": Rule(
+        None,
+        "{service} runs, but accepts no connection yet: nothing in it listens on a TCP port"
+        "{cause}.",
+    ),
+    "data_loopback": Rule(
+        5,
+        "{service} listens on 127.0.0.1 only, which no other service reaches: let it listen on "
+        "0.0.0.0.",
+    ),
+    # Its door
+    "loopback": Rule(
+        5,
+        "{service} listens on 127.0.0.1:{port} only, which nobody outside its container reaches: "
+        "let it listen on 0.0.0.0.",
+    ),
+    "one_address": Rule(
+        5,
+        "{service} listens on port {port} of one address only, which is not the gateway's side: "
+        "let it listen on 0.0.0.0.",
+    ),
+    "wrong_port": Rule(
+        15,
+        "{service} listens on port {others}, not on {port}: name the right one under ports or "
+        "x-preview.expose.",
+    ),
+    "no_port": Rule(None, "{service} runs, but nothing listens on its port {port}{cause}."),
+    "silent": Rule(None, "{service} runs, but nothing answers on its port {port}{cause}."),
+    "not_http": Rule(
+        None,
+        "{service} listens on port {port}, but breaks the connection instead of answering in plain "
+        "HTTP{cause}.",
+    ),
+    "slow": Rule(None, "{service} does not answer {url} within its timeout of {timeout} s{cause}."),
+    "too_long": Rule(10, "{service} answers {url} with more than 64 KiB of headers."),
+    "error": Rule(10, "{service} answers {status} at {url}{cause}."),
+    "busy": Rule(None, "{service} answers {status} at {url}{cause}."),
+    "status": Rule(10, "{service} answers {status} at {url}, expected {expected}."),
+    "to_http": Rule(
+        5,
+        "{service} redirects {url} to {location}: behind the gateway it takes itself for http. Let "
+        "it trust X-Forwarded-Proto.",
+    ),
+    "to_itself": Rule(
+        5,
+        "{service} redirects {url} to {location}, which only its own container reaches. Let it "
+        "redirect to a path, or make its address of PREVIEW_URL.",
+    ),
+    "redirects": Rule(10, "{service} redirects {url} to {location}, expected {expected}."),
+    "in_circles": Rule(10, "{service} redirects {url} in circles."),
+    # The way to it
+    "no_route": Rule(5, "the gateway does not lead to {service}: bring the preview up again."),
+    "too_many": Rule(
+        None, "the gateway allows no more requests to {url} for now: raise preview_rate_limit."
+    ),
+    "locked": Rule(
+        5,
+        "the gateway asks for a password at {url}, and accepts none of preview_auth_users. Run "
+        "ephemera.preview.gateway and bring the preview up again.",
+    ),
+    "no_gateway": Rule(
+        5,
+        "the gateway does not answer, not even on its own host at {address} ({said}). Run "
+        "ephemera.preview.gateway.",
+    ),
+    "dns": Rule(
+        5,
+        "{service} answers on its host, but {host} cannot be found from here: no DNS record leads "
+        "to it. Let a wildcard record of its domain lead to the host.",
+    ),
+    "localhost": Rule(
+        5,
+        "{service} answers on its host, but names under localhost lead to whatever machine asks. "
+        "Set preview_domain or preview_host_ip.",
+    ),
+    "firewall": Rule(
+        5,
+        "{service} answers on its host, but {address} cannot be reached from here ({said}). Open "
+        "the port in the firewall before the host, or correct the DNS record of {host}.",
+    ),
+    "tls": Rule(
+        5,
+        "{service} answers, but the certificate at {host} is not trusted here: {said}. Set "
+        "preview_ca_file, or give the gateway another certificate.",
+    ),
+    "elsewhere": Rule(
+        5,
+        "{service} answers on its host, but {url} leads to something else at {address}, which "
+        "{said}. Correct the DNS record of {host}, or what stands before the host.",
+    ),
+}
 
-
-def containers(services: Sequence[Mapping[str, Any]], seen: Mapping[str, Any]) -> Verdict:
-    """Whether each of these services runs the wanted image, is up and healthy."""
-    images = {image["ref"]: image["id"] for image in seen["images"]}
-    ready = True
-    for service in services:
-        mine = _of(seen, service["name"])
-        if len(mine) != service["replicas"]:
-            ready = False
-        for container in mine:
-            wanted = images.get(service["image"], container["image_id"])
-            if container["image_id"] != wanted:
-                ready = False
-            if service["completes"]:
-                if container["state"] == "exited" and container["exit_code"] == 0:
-                    continue
-                ready = False
-                if container["state"] == "exited":
-                    return Verdict(False, True, service["name"])
-            elif container["state"] in ("restarting", "exited", "dead"):
-                return Verdict(False, True, service["name"])
-            elif container["state"] != "running" or container["health"] == "starting":
-                ready = False
-            elif container["health"] == "unhealthy":
-                return Verdict(False, True, service["name"])
-    return Verdict(ready, False, "")
-
-
-def answered(service: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
-    """Whether a service's answer through the gateway is the one its definition expects."""
-    expected = (service["health"] or {}).get("status")
-    status = int(answer["status"])
-    if expected:
-        return status in (expected if isinstance(expected, list) else [expected])
-    if 300 <= status < 400:
-        return not _leaves_https(answer)
-    # Without a health path the front page may well ask for a login or not exist.
-    return 200 <= status < (500 if not service["health"] else 300)
-
-
-def _leaves_https(answer: Mapping[str, Any]) -> bool:
-    url, location = str(answer["url"]), str(answer["location"])
-    return url.startswith("https://") and location.startswith("http://")
-
-
-def parse_facts(output: str) -> Dict[str, Dict[str, Any]]:
-    """By container id: ``{"state": {...}, "restarts": n, "listen": [(address, port)], "log"}``.
-
-    ``listen`` is None where the sockets could not be read.
-    """
-    facts: Dict[str, Dict[str, Any]] = {}
-    for line in output.splitlines():
-        kind, _, rest = line.partition("\t")
-        ident, _, rest = rest.partition("\t")
-        if not ident:
-            continue
-        fact = facts.setdefault(ident, {"state": {}, "restarts": 0, "listen": None, "log": []})
-        if kind == "inspect":
-            text, _, restarts = rest.rpartition("\t")
-            fact["state"] = json.loads(text)
-            fact["restarts"] = int(restarts)
-        elif kind == "proc":
-            fact["listen"] = []
-        elif kind == "listen" and fact["listen"] is not None:
-            fact["listen"].append(_socket(rest))
-        elif kind == "log":
-            fact["log"].append(rest)
-    return facts
-
-
-def _socket(text: str) -> "tuple[str, int]":
-    """The kernel's ``0100007F:1F90`` as ("loopback", 8080)."""
-    address, _, port = text.partition(":")
-    loopback = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
-    anywhere = set(address) == {"0"}
-    place = "any" if anywhere else "loopback" if address in loopback else "other"
-    if place == "other" and len(address) == 8 and address.endswith("7F"):
-        place = "loopback"
-    return place, int(port, 16)
-
-
-# What an app's last words mean. The first that matches names the cause.
-_WORDS = (
-    (r"Multiple head revisions|multiple heads", "its migrations have two heads: merge them"),
+# What an app's last words mean: the first that matches names the cause. {data} are the names of
+# the data services. Quantifiers are bounded, since an app chooses what it writes.
+WORDS: Tuple[Tuple[str, str], ...] = (
     (
-        r"Can't locate revision identified by '?([0-9a-zA-Z_]+)",
-        "the database is at revision {0}, which this commit does not know",
+        r"Multiple head revisions|[Mm]ultiple heads? (?:are )?present|multiple leaf nodes",
+        "its migrations have two heads. Merge them into one (alembic merge heads)",
     ),
     (
-        r"(?:could not connect|connection refused|Connect call failed)[^\n]*"
-        r"(?:127\.0\.0\.1|localhost|::1)",
-        "it looks for its database on localhost; use the service's name as host",
+        r"Can't locate revision identified by '?([0-9a-zA-Z_]{1,64})",
+        "the database is at revision {0}, which this commit does not know. Bring the migration "
+        "back, or take the preview down and up again for a new database",
     ),
-    (r"KeyError: '([A-Z][A-Z0-9_]+)'", "the variable {0} is missing"),
     (
-        r"validation errors? for \w*[Ss]ettings\s+(\w+)\s+Field required",
-        "the setting {0} is missing",
+        r"(?i)(?:localhost|127\.0\.0\.1|::1)\W{0,4}[^\n]{0,120}?(?:refused|errno 111|\(111\))"
+        r"|(?:refused|ECONNREFUSED|connect call failed|error 111 connecting to|connect to)"
+        r"[^\n]{0,80}?(?:localhost|127\.0\.0\.1|::1)",
+        "it looks for a service on localhost, which is its own container. Give it the name of the "
+        "service as host, such as {data}",
     ),
-    (r"([A-Z][A-Z0-9_]{2,}) (?:is not set|must be set|is required|not set)", "{0} is not set"),
-    (r"ModuleNotFoundError: No module named '([^']+)'", "the Python module {0} is not installed"),
+    (
+        r"(?:could not translate host name|getaddrinfo (?:ENOTFOUND|EAI_AGAIN)|lookup|"
+        r"Could not resolve host:?|connecting to)\s{1,4}\"?([a-zA-Z0-9._-]{1,64})\"?"
+        r"[^\n]{0,80}?(?:to address|not known|no such host|\n|$|failure in name resolution)",
+        "no service is called {0}. There are: {data}",
+    ),
+    (
+        r"password authentication failed for user \"([^\"\n]{1,64})\"|"
+        r"Access denied for user '([^'\n]{1,64})'",
+        "the database refuses the password of {0}. A volume keeps the password it was made with: "
+        "take the preview down and up again for a new database",
+    ),
+    (
+        r"relation \"([^\"\n]{1,64})\" does not exist|no such table: ([\w.]{1,64})|"
+        r"Table '([^'\n]{1,64})' doesn't exist",
+        "the table {0} is missing. Let x-preview.migrate make it",
+    ),
+    (r"KeyError: '([A-Z][A-Z0-9_]{1,64})'", "the variable {0} is missing"),
+    (
+        r"validation errors? for (?:\w{0,64})\s{1,8}([\w.]{1,64})\s{1,8}Field required",
+        "the setting {0} is missing. Set a variable of that name",
+    ),
+    (
+        r"\b([A-Z][A-Z0-9]{0,30}_[A-Z0-9_]{1,64})\b['\"`]?:? (?:environment variable )?"
+        r"(?:is |was |must be |not |un|parameter ){0,2}"
+        r"(?:not set|set\b|required|missing|unbound|undefined|not found|not defined|parameter not)",
+        "the variable {0} is missing",
+    ),
+    (
+        r"(?i)(?:missing|required|undefined|unset|key not found:)[^\n]{0,60}?"
+        r"(?-i:\b([A-Z][A-Z0-9]{0,30}_[A-Z0-9_]{1,64})\b)",
+        "the variable {0} is missing",
+    ),
+    (
+        r"(?:No module named|Cannot find module|Cannot find package) ['\"]([^'\"\n]{1,100})['\"]",
+        "the module {0} is not installed in its image",
+    ),
+    (
+        r"exec:? \"?([^\":\n]{1,100})\"?: (?:stat [^\n]{1,100}: )?"
+        r"(?:executable file not found|no such file or directory)",
+        "the program {0} is not in its image",
+    ),
+    (r"([\w./-]{1,100}): (?:command )?not found", "the program {0} is not in its image"),
     (r"exec format error", "its image was built for another processor"),
+    (
+        r"MemoryError|JavaScript heap out of memory|java\.lang\.OutOfMemoryError|"
+        r"[Cc]annot allocate memory",
+        "it needs more memory. Raise x-preview.size or deploy.resources.limits.memory",
+    ),
+    (
+        r"can't start new thread|(?:fork|clone)[^\n]{0,40}Resource temporarily unavailable",
+        "it needs more processes than its limit. Raise x-preview.size or "
+        "deploy.resources.limits.pids",
+    ),
+    (r"[Nn]o space left on device", "the disk of the Docker host is full"),
+    (r"[Aa]ddress already in use", "two of its processes listen on the same port"),
+    (r"[Rr]ead-only file system", "it writes where its file system is read-only"),
+    (r"[Pp]ermission denied: ['\"]?(/[^'\"\s]{1,100})", "it may not read or write {0}"),
     (r"[Pp]ermission denied", "it may not read or write what it needs"),
 )
 
 
-def last_words(log: Sequence[str]) -> str:
+def cause_of(log: Sequence[str], data: Sequence[str] = ()) -> str:
     """The cause that a log names, or ""."""
     text = "\n".join(log)
-    for pattern, cause in _WORDS:
+    for pattern, cause in WORDS:
         match = re.search(pattern, text)
         if match:
-            return cause.format(*match.groups())
+            words = [group for group in match.groups() if group]
+            return cause.format(*words, data=", ".join(data) or "db")
     return ""
 
 
-def _died(service: Mapping[str, Any], fact: Mapping[str, Any]) -> str:
-    state = fact["state"]
-    if state.get("OOMKilled"):
-        return "{0} was killed: it needs more memory than its limit of {1} MiB. Set {2}.".format(
+_ERROR = re.compile(
+    r"(?:[\w.]{0,100}(?:Error|Exception)|[Ff]atal\w{0,8}|FATAL|[Pp]anic|error)\b[:\]]"
+)
+
+
+def _last_words(log: Sequence[str]) -> str:
+    """The line of a log that most likely says why it ends there."""
+    lines = [line.strip() for line in log if line.strip()]
+    telling = [line for line in lines[-15:] if _ERROR.search(line)]
+    return (telling or lines or [""])[-1][:200].rstrip(".")
+
+
+def _because(log: Sequence[str], data: Sequence[str], quoted: bool = True) -> str:
+    """The end of a sentence that tells the cause, or quotes what was said last."""
+    cause = cause_of(log, data)
+    if cause:
+        return ": " + cause
+    last = _last_words(log) if quoted else ""
+    return ", saying: " + last if last else ""
+
+
+# -- the facts --------------------------------------------------------------------------------
+
+# $1 is a Compose project, $2 the format below. The sockets are read from the host's /proc, so that
+# it works for images without a shell; the cgroup tells that the number is a process of this host.
+LOOK = r"""
+t=$(printf '\t')
+printf 'now\t%s\n' "$(date +%s)"
+ids=$(docker ps --all --quiet --no-trunc --filter "label=com.docker.compose.project=$1" \
+    --filter label=com.docker.compose.oneoff=False) || exit 69
+[ -n "$ids" ] || exit 0
+docker inspect --type container --format "$2" $ids 2>/dev/null | while read -r pid id rest; do
+    printf 'container\t%s\t%s\n' "$id" "$rest"
+    [ "$pid" -gt 0 ] && grep -qs "$id" "/proc/$pid/cgroup" || continue
+    awk -v id="$id" 'BEGIN { print "proc\t" id }
+        $4 == "0A" && ++n < 500 { print "listen\t" id "\t" $2 }' \
+        "/proc/$pid/net/tcp" "/proc/$pid/net/tcp6" 2>/dev/null
+done
+true
+"""
+LOOK_FORMAT = "{{.State.Pid}} {{.ID}} {%s}" % ",".join(
+    [
+        '"%s":{{json .%s}}' % pair
+        for pair in (
+            ("name", "Name"),
+            ("image", "Config.Image"),
+            ("state", "State"),
+            ("restarts", "RestartCount"),
+            ("check", "Config.Healthcheck"),
+            ("ports", "Config.ExposedPorts"),
+        )
+    ]
+    + [
+        '"%s":{{json (index .Config.Labels "com.docker.compose.%s")}}' % pair
+        for pair in (("service", "service"), ("image_id", "image"))
+    ]
+)
+
+# The last words of each container given, and how it died before. Long lines are cut, but not so
+# short that a secret would be cut before it can be recognised.
+TOLD = r"""
+t=$(printf '\t')
+of=
+for id; do
+    docker logs --timestamps --tail 60 "$id" 2>&1 | cut -c 1-2000 | sed "s/^/log$t$id$t/"
+    of="$of --filter container=$id"
+done
+docker events --since 15m --until 0s $of --filter event=oom --filter event=die \
+    --format "{{.Action}}$t{{.Actor.ID}}$t{{index .Actor.Attributes \"exitCode\"}} {{.TimeNano}}"
+true
+"""
+
+
+class Container(NamedTuple):
+    """What the engine and the kernel know of one container. ``up`` is in seconds, 0 unless it runs;
+    ``health`` is "" where there is no healthcheck, ``declined`` where the app wants none;
+    ``exposes`` says whether its image names TCP ports. ``listen`` is None where the sockets could
+    not be read, else (any|loopback|other, port) of each."""
+
+    ident: str
+    service: str
+    image: str = ""
+    image_id: str = ""
+    status: str = "running"
+    health: str = ""
+    declined: bool = False
+    check_said: str = ""
+    code: int = 0
+    error: str = ""
+    oom: bool = False
+    restarts: int = 0
+    up: float = 0
+    exposes: bool = False
+    listen: Optional[List[Tuple[str, int]]] = None
+
+
+class Told(NamedTuple):
+    """What a container said in its last life, the codes of its deaths, oldest first, and whether
+    the kernel killed it for its memory."""
+
+    log: List[str]
+    codes: List[int]
+    oom: bool
+
+
+def parse_look(output: str, name: str) -> List[Container]:
+    """The containers of a Compose project out of what ``LOOK`` printed."""
+    now = 0.0
+    found: Dict[str, Container] = {}
+    for line in output.split("\n"):
+        kind, _, rest = line.partition("\t")
+        ident, _, rest = rest.partition("\t")
+        if kind == "now":
+            now = float(ident)
+        elif kind == "container":
+            raw = json.loads(rest)
+            # An image's label could pose as Compose's; the name is the engine's.
+            if raw["name"].lstrip("/").startswith(name + "-") or "_" + name in raw["name"]:
+                found[ident] = _container(ident, raw, now)
+        elif kind == "proc" and ident in found:
+            found[ident] = found[ident]._replace(listen=[])
+        elif kind == "listen" and ident in found:
+            place, port = _socket(rest)
+            if place != "resolver":
+                found[ident] = found[ident]._replace(
+                    listen=(found[ident].listen or []) + [(place, port)]
+                )
+    return list(found.values())
+
+
+def _container(ident: str, raw: Mapping[str, Any], now: float) -> Container:
+    state, check = raw["state"], raw["check"] or {}
+    health = state.get("Health") or {}
+    running = state["Status"] == "running"
+    return Container(
+        ident,
+        raw["service"] or "",
+        image=raw["image"] or "",
+        image_id=raw["image_id"] or "",
+        status=state["Status"],
+        health=health.get("Status", "") if health.get("Status") != "none" else "",
+        declined=check.get("Test") == ["NONE"],
+        check_said="\n".join(probe.get("Output", "") for probe in (health.get("Log") or [])[-1:]),
+        code=state.get("ExitCode", 0),
+        error=state.get("Error", ""),
+        oom=bool(state.get("OOMKilled")),
+        restarts=raw["restarts"] or 0,
+        up=max(0.0, now - _seconds(state["StartedAt"])) if running else 0.0,
+        exposes=any(port.endswith("/tcp") for port in raw["ports"] or {}),
+    )
+
+
+def _seconds(stamp: str) -> float:
+    """The engine's ``2026-01-01T00:00:10.5Z`` in seconds of the epoch."""
+    whole = calendar.timegm(time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S"))
+    fraction = re.match(r"\.\d+", stamp[19:])
+    return whole + float(fraction.group() if fraction else 0)
+
+
+def _socket(text: str) -> Tuple[str, int]:
+    """The kernel's ``0100007F:1F90`` as ("loopback", 8080)."""
+    words, _, port = text.partition(":")
+    # Words of 32 bits in the machine's order, which is little-endian nearly everywhere.
+    raw = b"".join(bytes.fromhex(words[at : at + 8])[::-1] for at in range(0, len(words), 8))
+    address: Any = ipaddress.ip_address(raw)
+    address = getattr(address, "ipv4_mapped", None) or address
+    place = "any" if address.is_unspecified else "loopback" if address.is_loopback else "other"
+    if str(address) == "127.0.0.11":
+        place = "resolver"  # Docker's own, in every container
+    return place, int(port, 16)
+
+
+def parse_told(output: str, secrets: Sequence[str] = ()) -> Dict[str, Told]:
+    """By container id what ``TOLD`` printed, fit to be shown."""
+    lines: Dict[str, List[Tuple[float, str]]] = {}
+    deaths: Dict[str, List[Tuple[int, float]]] = {}
+    ooms = set()
+    for line in output.split("\n"):
+        kind, _, rest = line.partition("\t")
+        ident, _, rest = rest.partition("\t")
+        if kind == "log":
+            stamp, _, text = rest.partition(" ")
+            if re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", stamp):
+                lines.setdefault(ident, []).append((_seconds(stamp), text))
+        elif kind == "oom":
+            ooms.add(ident)
+        elif kind == "die":
+            code, _, nanoseconds = rest.partition(" ")
+            deaths.setdefault(ident, []).append((int(code), int(nanoseconds) / 1e9))
+    told = {}
+    for ident in {*lines, *deaths, *ooms}:
+        died = deaths.get(ident, [])
+        since = died[-2][1] if len(died) > 1 else 0
+        log = [text for at, text in lines.get(ident, []) if at > since]
+        codes = [code for code, _at in died]
+        told[ident] = Told(presentable(log, secrets), codes, ident in ooms)
+    return told
+
+
+_UNSEEN = re.compile("[\x80-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
+def presentable(lines: Sequence[str], secrets: Sequence[str] = ()) -> List[str]:
+    """Log lines as they may be shown: no secret, nothing that a terminal or CI would obey, cut."""
+    text = "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
+    text = _plan.redact(_UNSEEN.sub("", _announce.harmless(text)), secrets)
+    return [line[:500].rstrip() for line in text.split("\n") if line.strip()][-40:]
+
+
+# -- a service's door -------------------------------------------------------------------------
+
+POLL = 0.25
+_HEALTH = {
+    "path": "/",
+    "deep": None,
+    "status": None,
+    "interval": 1,
+    "timeout": 5,
+    "start_period": 0,
+    "retries": 60,
+}
+# What the gateway itself answers: the titles of its pages, and Traefik's words.
+NO_ROUTE = ("<title>There is no preview here</title>", "<title>This preview is being built</title>")
+_TRAEFIK = {
+    401: (b"401 Unauthorized", "locked"),
+    502: (b"Bad Gateway", "dead"),
+    504: (b"Gateway Timeout", "dead"),
+}
+
+
+class Door:
+    """What is asked of one exposed service, and when it is asked again.
+
+    :ivar answer: the last answer that counts, or None.
+    :ivar starting: whether it was heard within the start period.
+    :ivar exhausted: whether as many probes after the start period failed as ``retries`` allows.
+    """
+
+    def __init__(self, service: Mapping[str, Any]) -> None:
+        self.service = service
+        self.health = health_of(service)
+        self.answer: Optional[Answer] = None
+        self.starting = True
+        self.failed = 0
+        self._next = self._counted = float("-inf")
+
+    @property
+    def exhausted(self) -> bool:
+        return self.failed >= int(self.health["retries"])
+
+    @property
+    def redirects(self) -> int:
+        """How many redirects are followed: none where one is what is expected."""
+        return 0 if any(300 <= status < 400 for status in _expected(self.service)) else REDIRECTS
+
+    @property
+    def paths(self) -> List[str]:
+        return [path for path in (self.health["path"], self.health["deep"]) if path]
+
+    def due(self, now: float) -> bool:
+        return now >= self._next
+
+    def heard(self, answer: Answer, now: float, up: float) -> None:
+        """Take in an answer. ``up``: for how many seconds the service has been up."""
+        self.answer = answer
+        self.starting = up < self.health["start_period"]
+        interval = float(self.health["interval"])
+        if answered(self.service, answer):
+            self.failed = 0
+        elif not self.starting and now - self._counted >= interval:
+            self.failed += 1
+            self._counted = now
+        # The app's interval spares the app; what does not reach it is asked again soon.
+        by_app = answer.status and not _by_gateway(answer)
+        self._next = now + (interval if by_app else min(interval, POLL))
+
+
+def health_of(service: Mapping[str, Any]) -> Dict[str, Any]:
+    """A service's ``health`` with every default."""
+    wish = {k: v for k, v in (service["health"] or {}).items() if v is not None}
+    return dict(_HEALTH, **wish)
+
+
+def _expected(service: Mapping[str, Any]) -> List[int]:
+    status = health_of(service)["status"]
+    return list(status) if isinstance(status, (list, tuple)) else [status] if status else []
+
+
+def answered(service: Mapping[str, Any], answer: Answer) -> bool:
+    """Whether a service's answer through the gateway is the one its definition expects."""
+    if answer.trouble or _by_gateway(answer) or answer.status == 429:
+        return False
+    expected = _expected(service)
+    if expected:
+        return answer.status in expected
+    if 300 <= answer.status < 400:
+        return _misled(answer) == ""
+    # Without a health path the front page may well ask for a login or not exist.
+    return 200 <= answer.status < 500
+
+
+def _by_gateway(answer: Answer) -> str:
+    """What the gateway says in the app's place: no_route, locked, dead, or ""."""
+    if answer.status in (404, 503) and any(p.encode() in answer.body for p in NO_ROUTE):
+        return "no_route"
+    body, meaning = _TRAEFIK.get(answer.status, (b"", ""))
+    return meaning if answer.body.strip() == body else ""
+
+
+def unseen(service: Mapping[str, Any], answer: Answer) -> Answer:
+    """The answer to a question that only shows whether an app answers at all: what was expected."""
+    if answer.trouble or _by_gateway(answer) or answer.status == 429:
+        return answer
+    return answer._replace(status=(_expected(service) or [200])[0])
+
+
+def _misled(answer: Answer) -> str:
+    """How a redirect leads a reviewer astray: to_http, to_itself, in_circles, or ""."""
+    here, there = origin(answer.url), origin(answer.location)
+    if not here or not there:
+        # A path, which was followed as far as it goes.
+        return "in_circles" if answer.location and not urlsplit(answer.location).netloc else ""
+    if here == there:
+        return "in_circles"
+    if here[0] == "https" and there[0] == "http" and here[1] == there[1]:
+        return "to_http"
+    inside = there[1] in ("localhost", "0.0.0.0", "::1") or there[1].startswith("127.")
+    return "to_itself" if inside and here[1] != there[1] else ""
+
+
+# -- the judgement ----------------------------------------------------------------------------
+
+MOMENT = 3
+"""For how many seconds what nobody can ask has to be up."""
+RESTARTED = 10
+"""The same for what has died before, so that a loop is never taken for a service."""
+LISTENS = 10
+"""When a data service whose image names no port is taken for one that does not listen."""
+
+
+class Finding(NamedTuple):
+    """What is wrong: a code of ``RULES``, the service, and the container it is about."""
+
+    code: str
+    service: str
+    sentence: str
+    patience: Optional[float]
+    ident: str = ""
+
+
+class Scene(NamedTuple):
+    """All that ``judge`` looks at.
+
+    ``services`` are planned ones. ``images``: id by reference, of those we made. ``doors``: by
+    service. ``told`` and ``inside`` (answers to the host itself, by service) are there once
+    verification has failed. ``whole``: whether ``services`` are all there should be.
+    """
+
+    services: Sequence[Mapping[str, Any]]
+    containers: Sequence[Container]
+    images: Mapping[str, str] = {}
+    doors: Mapping[str, Door] = {}
+    told: Mapping[str, Told] = {}
+    inside: Mapping[str, Answer] = {}
+    whole: bool = True
+
+    @property
+    def data(self) -> List[str]:
+        return [service["name"] for service in self.services if service["data"]]
+
+    def of(self, service: Mapping[str, Any]) -> List[Container]:
+        return [c for c in self.containers if c.service == service["name"]]
+
+    def log(self, ident: str) -> List[str]:
+        return self.told[ident].log if ident in self.told else []
+
+    def because(self, ident: str, quoted: bool = True) -> str:
+        return _because(self.log(ident), self.data, quoted)
+
+
+def judge(scene: Scene) -> List[Finding]:
+    """What is wrong, causes before their consequences: data services, jobs, the rest, doors."""
+    order = sorted(scene.services, key=lambda s: (not s["data"], not s["completes"]))
+    found = [finding for service in order for finding in _of_service(scene, service)]
+    if scene.whole:
+        wanted = {service["name"] for service in scene.services}
+        found += [
+            _finding("leftover", c.service, c.ident)
+            for c in scene.containers
+            if c.service not in wanted
+        ]
+    sick = {finding.service for finding in found}
+    for service in order:
+        door = scene.doors.get(service["name"])
+        if door and service["name"] not in sick:
+            finding = _of_door(scene, service, door)
+            found += [finding] if finding else []
+    return found
+
+
+def _finding(code: str, service: str, ident: str = "", /, **facts: Any) -> Finding:
+    sentence = RULES[code].sentence.format(service=service, **facts)
+    return Finding(code, service, sentence, RULES[code].patience, ident)
+
+
+def _of_service(scene: Scene, service: Mapping[str, Any]) -> Iterator[Finding]:
+    mine = scene.of(service)
+    for container in mine:
+        finding = _of_container(scene, service, container)
+        if finding:
+            yield finding
+            return
+    name = service["name"]
+    if len(mine) < service["replicas"]:
+        yield _finding("too_few", name, count=len(mine), wanted=service["replicas"])
+    elif len(mine) > service["replicas"] or any(_outdated(scene, service, c) for c in mine):
+        yield _finding("outdated", name, mine[0].ident)
+
+
+def _outdated(scene: Scene, service: Mapping[str, Any], container: Container) -> bool:
+    wanted = scene.images.get(service["image"])
+    if wanted:
+        return container.image_id != wanted
+    # One that was pulled: by its name, which the engine forgets once the tag has moved.
+    return container.image != service["image"] and not container.image.startswith("sha256:")
+
+
+def _of_container(
+    scene: Scene, service: Mapping[str, Any], container: Container
+) -> Optional[Finding]:
+    name, ident, status = service["name"], container.ident, container.status
+    if status == "created":
+        if not container.error:
+            return _finding("waits", name, ident)
+        why = cause_of([container.error]) or container.error.rsplit(": ", 2)[-1]
+        return _finding("cannot_start", name, ident, said=why[:300])
+    if service["completes"]:
+        if status == "running":
+            return _finding("job_runs", name, ident)
+        if status == "exited" and container.code == 0:
+            return None
+        return _died(scene, service, container)
+    if status != "running" or (container.restarts and container.up < RESTARTED):
+        return _died(scene, service, container)
+    if container.health == "unhealthy":
+        said = presentable(container.check_said.split("\n"))
+        cause = _because([*said, *scene.log(ident)], scene.data, quoted=False)
+        return _finding("unhealthy", name, ident, cause=cause or _because(said, scene.data))
+    if container.health == "starting":
+        return _finding("starting", name, ident, cause=scene.because(ident, quoted=False))
+    if service["data"] and not container.health:
+        return _of_data(scene, service, container)
+    if not container.health and not service["expose"] and container.up < MOMENT:
+        return _finding("young", name, ident)
+    return None
+
+
+def _died(scene: Scene, service: Mapping[str, Any], container: Container) -> Finding:
+    told = scene.told.get(container.ident)
+    code = container.code or (told.codes[-1] if told and told.codes else 0)
+    job = service["completes"]
+    if container.oom or (told and told.oom):
+        limit = service["resources"]["memory"] >> 20
+        finding = _finding(
+            "job_no_memory" if job else "no_memory", service["name"], container.ident, limit=limit
+        )
+    else:
+        finding = _finding(
+            "job_failed" if job else "exits" if code else "ends",
             service["name"],
-            service["resources"]["memory"] >> 20,
-            "x-preview.size or deploy.resources.limits.memory",
+            container.ident,
+            code=code,
+            cause=scene.because(container.ident),
         )
-    cause = last_words(fact["log"])
-    code = state.get("ExitCode", 0)
-    ended = "{0} exits at start with code {1}".format(service["name"], code)
-    if state.get("Error"):
-        cause = cause or state["Error"]
-    return "{0}{1}.".format(ended, ": " + cause if cause else "; its last log lines follow")
+    if job or container.restarts >= 3 or container.status in ("exited", "dead"):
+        return finding
+    # It may die once while what it needs comes up.
+    return finding._replace(patience=None)
 
 
-def _silent(service: Mapping[str, Any], fact: Optional[Mapping[str, Any]]) -> str:
-    """A service that runs while the gateway gets no answer from it."""
+def _of_data(scene: Scene, service: Mapping[str, Any], container: Container) -> Optional[Finding]:
+    """A data service without a healthcheck is ready when it listens."""
+    name, ident = service["name"], container.ident
+    if container.declined or container.listen is None:
+        return _finding("young", name, ident) if container.up < MOMENT else None
+    if any(place != "loopback" for place, _port in container.listen):
+        return None
+    if container.listen:
+        return _finding("data_loopback", name, ident)
+    if container.exposes or container.up < LISTENS:
+        return _finding("data_silent", name, ident, cause=scene.because(ident, quoted=False))
+    return None
+
+
+def _of_door(scene: Scene, service: Mapping[str, Any], door: Door) -> Optional[Finding]:
+    name, outside = service["name"], door.answer
+    if outside is None:
+        return _finding("young", name)
+    if answered(service, outside):
+        return None
+    inside = scene.inside.get(name)
+    finding = _of_way(service, outside, inside)
+    if finding is None:
+        unreached = outside.trouble in ("dns", "refused", "unreachable", "tls")
+        finding = _of_answer(scene, service, inside if inside and unreached else outside)
+    mine = scene.of(service)
+    finding = finding._replace(ident=mine[0].ident if mine else "")
+    if door.starting:
+        return finding._replace(patience=None)
+    return finding._replace(patience=0) if door.exhausted else finding
+
+
+def _of_way(
+    service: Mapping[str, Any], outside: Answer, inside: Optional[Answer]
+) -> Optional[Finding]:
+    """What keeps a reviewer from an app that may well answer; None when it is the app."""
+    name, host = service["name"], service["expose"]["host"]
+    said = outside.detail or outside.trouble
+    if inside and inside.trouble in ("refused", "unreachable"):
+        return _finding(
+            "no_gateway", name, address=inside.address or inside.url, said=inside.detail
+        )
+    fine = inside is None or answered(service, inside)
+    if outside.trouble == "tls":
+        return _finding("tls", name, host=host, said=said) if fine else None
+    if outside.trouble in ("dns", "refused", "unreachable"):
+        if not fine:
+            return None
+        if host.endswith(".localhost"):
+            return _finding("localhost", name)
+        if outside.trouble == "dns":
+            return _finding("dns", name, host=host)
+        port = (origin(outside.url) or ("", "", ""))[2]
+        address = "{0}:{1}".format(host, port)
+        return _finding("firewall", name, address=address, said=said, host=host)
+    if inside and fine:
+        told = outside.trouble or "answers {0}".format(outside.status)
+        return _finding(
+            "elsewhere", name, url=outside.url, address=outside.address, said=told, host=host
+        )
+    return None
+
+
+def _of_answer(scene: Scene, service: Mapping[str, Any], answer: Answer) -> Finding:
+    """An app that answers wrongly or not at all, while the gateway does."""
+    name, url, status = service["name"], answer.url, answer.status
+    by_gateway = _by_gateway(answer)
+    if by_gateway in ("no_route", "locked"):
+        return _finding(by_gateway, name, url=url)
+    if by_gateway or answer.trouble in ("timeout", "closed"):
+        return _unanswered(scene, service, answer)
+    if answer.trouble:
+        return _finding("too_long", name, url=url)
+    if status == 429:
+        return _finding("too_many", name, url=url)
+    expected = " or ".join(str(s) for s in _expected(service)) or "less than 500"
+    if 300 <= status < 400:
+        location = presentable([answer.location])
+        code = _misled(answer) or "redirects"
+        where = (location or ["nowhere"])[0][:200]
+        return _finding(code, name, url=url, location=where, expected=expected)
+    mine = scene.of(service)
+    cause = scene.because(mine[0].ident) if mine else ""
+    if status >= 500:
+        code = "error" if status in (500, 501) else "busy"
+        return _finding(code, name, url=url, status=status, cause=cause)
+    return _finding("status", name, url=url, status=status, expected=expected)
+
+
+def _unanswered(scene: Scene, service: Mapping[str, Any], answer: Answer) -> Finding:
+    """A service that runs while the gateway gets no answer from it: its sockets tell why."""
     name, port = service["name"], service["expose"]["port"]
-    listen = fact["listen"] if fact else None
-    if listen is None:
-        return "{0} runs, but nothing answers on its port {1}.".format(name, port)
-    at_port = [place for place, number in listen if number == port]
-    if at_port and all(place == "loopback" for place in at_port):
-        return (
-            "{0} listens on 127.0.0.1:{1} only, which nobody outside its container reaches: "
-            "let it listen on 0.0.0.0.".format(name, port)
-        )
-    others = sorted({number for place, number in listen if place != "loopback"} - {port})
-    if not at_port and others:
-        return (
-            "{0} listens on port {1}, not on {2}: name the right one under ports or "
-            "x-preview.expose.".format(name, " and ".join(str(p) for p in others), port)
-        )
-    if not at_port:
-        return "{0} runs, but nothing listens on its port {1}.".format(name, port)
-    return "{0} listens on port {1} but does not answer in time.".format(name, port)
-
-
-def diagnose(
-    services: Sequence[Mapping[str, Any]],
-    seen: Mapping[str, Any],
-    answers: Mapping[str, Mapping[str, Any]],
-    facts: Mapping[str, Mapping[str, Any]],
-) -> Diagnosis:
-    """The one sentence that tells why verification failed: causes before their consequences."""
-    for service in sorted(services, key=lambda s: not s["data"]):
-        mine = _of(seen, service["name"])
-        if not mine:
-            return Diagnosis("{0} has no container.".format(service["name"]), service["name"], [])
-        for container in mine:
-            fact = facts.get(container["id"])
-            log = fact["log"] if fact else []
-            over = container["state"] in ("restarting", "exited", "dead")
-            if over and not (service["completes"] and container["exit_code"] == 0):
-                sentence = (
-                    _died(service, fact) if fact else "{0} has ended.".format(service["name"])
-                )
-                return Diagnosis(sentence, service["name"], log[-20:])
-            if container["health"] == "unhealthy":
-                cause = last_words(log)
-                sentence = "{0} runs, but its own healthcheck fails{1}.".format(
-                    service["name"], ": " + cause if cause else ""
-                )
-                return Diagnosis(sentence, service["name"], log[-20:])
-    for service in services:
-        answer = answers.get(service["name"])
-        if not answer or answered(service, answer):
+    mine = scene.of(service)
+    for container in mine:
+        if container.oom or (container.ident in scene.told and scene.told[container.ident].oom):
+            limit = service["resources"]["memory"] >> 20
+            return _finding("no_memory", name, limit=limit)
+    unread = [c for c in mine if c.listen is None]
+    cause = scene.because(mine[0].ident, quoted=False) if mine else ""
+    for container in mine:
+        if container.listen is None:
             continue
-        mine = _of(seen, service["name"])
-        fact = facts.get(mine[0]["id"]) if mine else None
-        log = (fact["log"] if fact else [])[-20:]
-        return Diagnosis(_answer(service, answer, fact), service["name"], log)
+        places = {place for place, number in container.listen if number == port}
+        others = sorted({n for place, n in container.listen if place != "loopback"} - {port})
+        if places and "any" not in places:
+            return _finding("loopback" if "loopback" in places else "one_address", name, port=port)
+        if not places and others:
+            listed = " and ".join(str(number) for number in others[:5])
+            return _finding("wrong_port", name, others=listed, port=port)
+        if not places:
+            return _finding("no_port", name, port=port, cause=cause)
+    if answer.status == 502 and unread:
+        return _finding("silent", name, port=port, cause=cause)
+    if answer.status == 502 or answer.trouble == "closed":
+        return _finding("not_http", name, port=port, cause=cause)
+    timeout = health_of(service)["timeout"]
+    return _finding("slow", name, url=answer.url, timeout=timeout, cause=cause)
+
+
+def log_of(scene: Scene, finding: Finding) -> List[str]:
+    """The last lines that a finding's container said, with what its healthcheck said last."""
+    checks = [c.check_said for c in scene.containers if c.ident == finding.ident]
+    check = checks[0].split("\n") if checks and finding.code == "unhealthy" else []
+    return presentable([*scene.log(finding.ident), *check])[-20:]
+
+
+class Patience:
+    """For how long each finding has lasted."""
+
+    def __init__(self) -> None:
+        self._since: Dict[Tuple[str, str], float] = {}
+
+    def spent(self, findings: Iterable[Finding], now: float) -> Optional[Finding]:
+        """The first of these that waiting will not make go away."""
+        # How something died is not always to be seen, but that it did.
+        died = ("exits", "ends", "no_memory")
+        current = {("dies" if f.code in died else f.code, f.service): f for f in findings}
+        self._since = {key: self._since.get(key, now) for key in current}
+        for key, finding in current.items():
+            if finding.patience is not None and now - self._since[key] >= finding.patience:
+                return finding
+        return None
+
+
+# -- what fails before there is anything to judge ---------------------------------------------
+
+_STARTS = (
+    ("pull_limit", r"toomanyrequests|429 Too Many Requests|pull rate limit"),
+    ("pull_missing", r"manifest (?:for [^\n]{1,300} )?(?:unknown|not found)|: not found\b"),
+    (
+        "pull_denied",
+        r"pull access denied|repository does not exist|unauthorized|denied: |no basic auth|"
+        r"insufficient_scope",
+    ),
+    (
+        "pull_unreachable",
+        r"((?:no such host|connection refused|i/o timeout|TLS handshake timeout|"
+        r"network is unreachable|certificate signed by unknown authority|"
+        r"server gave HTTP response to HTTPS client|Client\.Timeout exceeded)[^\n]{0,100})",
+    ),
+)
+
+
+# What a service that was never asked to start is bound to be.
+_BEFORE_START = ("too_few", "waits", "young", "leftover", "outdated")
+_BEFORE_END = ("starting", "job_runs", "data_silent")
+
+
+def start_failed(scene: Scene, said: str) -> Finding:
+    """Why the services could not be started.
+
+    :param said: what Compose said.
+    """
+    for code, pattern in _STARTS:
+        match = re.search(pattern, said)
+        image = _pulled(scene.services, said) if match else ""
+        if match and image:
+            why = (match.groups() or ("",))[0]
+            return _finding(code, _user_of(scene.services, image), image=image, said=why)
+    late = re.search(r"timeout waiting|not healthy after", said)
+    passing = _BEFORE_START if late else _BEFORE_START + _BEFORE_END
+    findings = [f for f in judge(scene) if f.code not in passing]
+    if findings:
+        # Compose names the one for which it gave up.
+        return sorted(findings, key=lambda f: not re.search(r"\b%s\b" % f.service, said))[0]
+    words = [line.strip() for line in said.split("\n") if line.strip()]
+    return _finding("not_started", "", said=(words or ["no reason was given"])[-1].rstrip("."))
+
+
+def _pulled(services: Sequence[Mapping[str, Any]], said: str) -> str:
+    """The image that could not be pulled: the one that is named, else the one that could be it."""
+    images = [s["image"] for s in services if s["source"] == "pull"]
+    for image in images:
+        if image.rsplit(":", 1)[0].split("@")[0] in said:
+            return str(image)
     for service in services:
-        for container in _of(seen, service["name"]):
-            if container["health"] == "starting":
-                return Diagnosis(
-                    "{0} is still starting after preview_verify_timeout: its healthcheck has "
-                    "neither passed nor failed.".format(service["name"]),
-                    service["name"],
-                    facts.get(container["id"], {"log": []})["log"][-20:],
-                )
-    return Diagnosis("not every service runs the wanted commit.", "", [])
+        if re.search(r"\b{0} Error\b".format(re.escape(service["name"])), said):
+            return str(service["image"])
+    return str(images[0]) if len(images) == 1 else ", ".join(images)
 
 
-def _answer(
-    service: Mapping[str, Any], answer: Mapping[str, Any], fact: Optional[Mapping[str, Any]]
-) -> str:
-    name, url, status = service["name"], answer["url"], answer["status"]
-    trouble = answer["trouble"]
-    if trouble == "dns":
-        return (
-            "{0} cannot be found from the controller: no DNS record leads to its host. Point "
-            "a wildcard record of preview_domain at the Docker host.".format(url)
-        )
-    if trouble in ("refused", "timeout") and not status:
-        return (
-            "{0} cannot be reached from the controller ({1}): check that the gateway runs and "
-            "that no firewall stands before it.".format(url, trouble)
-        )
-    if trouble == "tls":
-        return "{0}: the gateway's certificate is not trusted here ({1}).".format(
-            url, answer["detail"]
-        )
-    if status in (502, 503, 504):
-        return _silent(service, fact)
-    cause = last_words(fact["log"]) if fact else ""
-    if 300 <= status < 400 and _leaves_https(answer):
-        return (
-            "{0} redirects to {1}: behind the gateway the app takes itself for http. Let it "
-            "trust X-Forwarded-Proto.".format(url, answer["location"])
-        )
-    expected = (service["health"] or {}).get("status") or "2xx"
-    return "{0} answers {1} at {2}, expected {3}{4}.".format(
-        name, status, url, expected, ": " + cause if cause else ""
+def _user_of(services: Sequence[Mapping[str, Any]], image: str) -> str:
+    return next((str(s["name"]) for s in services if s["image"] == image), "")
+
+
+# -- one-offs ---------------------------------------------------------------------------------
+
+HOOKS: Dict[str, str] = {
+    "late": "{hook} of {service} did not end within its timeout of {timeout} s and was stopped"
+    "{cause}.",
+    "no_memory": "{hook} of {service} was killed: it needs more memory than the service's limit. "
+    "Raise x-preview.size or deploy.resources.limits.memory.",
+    "failed": "{hook} of {service} failed with code {code}{cause}.",
+    "not_started": "{hook} of {service} could not be started: {said}.",
+    "gone": "{hook} of {service} was ended by somebody else, who removed its container.",
+}
+
+# $1 is the container's name, $2 its seconds; the rest makes and starts it, detached: what it
+# writes goes to a log that is capped, not through us. Nothing of it goes on when this ends.
+ONE_OFF = r"""
+name=$1 limit=$2
+shift 2
+t=$(printf '\t')
+gone() { docker rm --force --volumes "$name" >/dev/null 2>&1; }
+gone
+trap gone EXIT
+trap 'exit 129' HUP INT TERM
+if ! said=$("$@" 2>&1 >/dev/null); then
+    printf '%s\n' "$said" | tail -n 20 | sed "s/^/said$t$t/"
+    exit 1
+fi
+code=$(timeout "$limit" docker wait "$name" 2>/dev/null)
+case $? in 124 | 137 | 143) echo late ;; esac
+[ "$code" != 0 ] || exit 0
+docker inspect --type container --format "state$t$t{{json .State}}" "$name"
+docker logs --tail 60 "$name" 2>&1 | cut -c 1-2000 | sed "s/^/log$t$t/"
+exit 1
+"""
+
+
+class Hooked(NamedTuple):
+    """Why a one-off failed, and its last log lines."""
+
+    sentence: str
+    log: List[str]
+
+
+def hook_failed(
+    name: str,
+    service: str,
+    timeout: float,
+    output: str,
+    secrets: Sequence[str] = (),
+    data: Sequence[str] = (),
+) -> Hooked:
+    """Why a one-off of a service failed, out of what ``ONE_OFF`` printed."""
+    lines: Dict[str, List[str]] = {"said": [], "log": [], "state": [], "late": []}
+    for line in output.split("\n"):
+        kind, _, rest = line.partition("\t")
+        if kind in lines:
+            lines[kind].append(rest.partition("\t")[2])
+    state = json.loads(lines["state"][0]) if lines["state"] else {}
+    log = presentable(lines["log"] or lines["said"], secrets)
+    code = state.get("ExitCode", 0)
+    if lines["late"]:
+        kind = "late"
+    elif not state:
+        kind = "not_started" if lines["said"] else "gone"
+    else:
+        kind = "no_memory" if state.get("OOMKilled") else "failed"
+    said = cause_of(log, data) or _last_words(log) or "no reason was given"
+    sentence = HOOKS[kind].format(
+        hook=name,
+        service=service,
+        timeout=timeout,
+        code=code,
+        cause=_because(log, data, quoted=kind != "late"),
+        said=said,
     )
-
-
-def hook(name: str, service: str, rc: int, timeout: int, log: Sequence[str]) -> str:
-    """Why a one-off of a service failed."""
-    if rc in (124, 137):
-        return "{0} of {1} did not end within its timeout of {2} s and was stopped.".format(
-            name, service, timeout
-        )
-    cause = last_words(log)
-    return "{0} of {1} failed with code {2}{3}.".format(
-        name, service, rc, ": " + cause if cause else ""
-    )
+    return Hooked(sentence, log[-20:])
