@@ -1,0 +1,511 @@
+"""Real apps, each broken in one way, and the sentence a reviewer reads."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from conftest import Platform, Played, docker, free_port
+
+# One image for all: what is wrong with a service is the first word of its command.
+APP = """
+import os, socket, socketserver, sqlite3, sys, time, urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+HOW = (sys.argv + ["serves"])[1]
+BEGAN = time.monotonic()
+
+
+class Page(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.log_message("asked for %s", self.path)
+        answer = getattr(self, "do_" + HOW, None)
+        answer() if answer else self.say(200)
+
+    def say(self, status, *headers):
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_fails(self):
+        try:
+            sqlite3.connect(":memory:").execute("select * from orders")
+        except sqlite3.Error as error:
+            print("sqlite3.OperationalError:", error, flush=True)
+            self.say(500)
+
+    def do_dribbles(self):
+        for byte in b"HTTP/1.1 200 OK\\r\\n" + b"X: y\\r\\n" * 100:
+            self.wfile.write(bytes([byte]))
+            time.sleep(1)
+
+    def do_bombs(self):
+        self.say(200, *[("X-%d" % n, "y" * 1000) for n in range(100)])
+
+    def do_leads_away(self):
+        self.say(302, ("Location", "http://169.254.169.254/latest/meta-data/"))
+
+    def do_leads_home(self):
+        self.say(302, ("Location", "http://localhost:8080/docs"))
+
+    def do_slash(self):
+        scheme = self.headers["X-Forwarded-Proto"] if "trusts" in sys.argv else "http"
+        if self.path.endswith("/"):
+            return self.say(200)
+        self.say(307, ("Location", "%s://%s%s/" % (scheme, self.headers["Host"], self.path)))
+
+    def do_deep(self):
+        self.say(503 if self.path == "/deep" else 200)
+
+    def do_warms(self):
+        self.say(200 if time.monotonic() - BEGAN > 5 else 404)
+
+
+def serve(address="", port=8080):
+    ThreadingHTTPServer((address, port), Page).serve_forever()
+
+
+if HOW == "misses":
+    os.environ["SHOP_TOKEN"]
+elif HOW == "quits":
+    print("looking for colours\\n::error::\\x1b[31mred", os.environ["TOKEN"], flush=True)
+    sys.stdout.buffer.write(b"bytes \\xff\\xfe\\n")
+    sys.exit("ColourError: no colours left in " + os.environ["TOKEN"])
+elif HOW == "ends":
+    sys.exit(0)
+elif HOW == "dies":
+    time.sleep(2)
+    sys.exit("tired")
+elif HOW == "hungers":
+    held = [bytearray(1 << 20) for _ in range(200)]
+elif HOW == "local":
+    serve("127.0.0.1")
+elif HOW == "other_port":
+    serve(port=9000)
+elif HOW == "asks_localhost":
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", 5432), 1)
+        except OSError as error:
+            print("ConnectionRefusedError: localhost:5432:", error.strerror, flush=True)
+        time.sleep(1)
+elif HOW == "listens_late":
+    time.sleep(4)
+    serve(port=7000)
+elif HOW == "idles":
+    time.sleep(3600)
+else:
+    serve()
+"""
+DOCKERFILE = "FROM python:3.13-slim\nENV PYTHONUNBUFFERED=1\nCOPY app.py /\n"
+WORKER = {"expose": False}
+SECRET = "s3cr3t-Value-of-the-platform"
+
+
+def service(how: str, *more: str, **changes: Any) -> dict[str, Any]:
+    own: dict[str, Any] = {
+        "build": ".",
+        "command": ["python", "/app.py", how, *more],
+        "stop_signal": "SIGKILL",
+        **changes,
+    }
+    if own.get("x-preview", {}).get("expose") is not False:
+        own.setdefault("ports", ["8080"])
+    return own
+
+
+def files(services: dict[str, Any], **more: str) -> dict[str, str | bytes | None]:
+    web = next(iter(services))
+    compose = json.dumps({"x-preview": {"web": web}, "services": services})
+    return {"Dockerfile": DOCKERFILE, "app.py": APP, "compose.yaml": compose, **more}
+
+
+def up(
+    platform: Platform, number: int, services: dict[str, Any], more: dict[str, str] | None = None,
+    **settings: Any,
+) -> Played:  # fmt: skip
+    commit = platform.repository.pull_request(
+        number, f"Change {time.monotonic_ns()}", files=files(services, **(more or {}))
+    )
+    return platform.up(number, commit, **settings)
+
+
+def failed(played: Played) -> dict[str, Any]:
+    """The result of the task that failed first."""
+    played.refused()
+    texts = re.findall(r"^fatal: \[.*?FAILED! => (\{.*\})$", played.out, re.MULTILINE)
+    found = [r for r in map(json.loads, texts) if "service" in r]
+    assert found, played.out
+    return found[0]
+
+
+def sentences(played: Played) -> dict[str, str]:
+    """What is told of each service."""
+    return {f["service"]: f["sentence"] for f in reversed(failed(played)["findings"])}
+
+
+def left(platform: Platform, number: int) -> list[str]:
+    name = platform.name(number)
+    return docker("ps", "-a", "--filter", f"name=^{name}-", "--format", "{{.Names}}").split()
+
+
+def test_a_dozen_broken_services_are_told_apart_at_once(platform: Platform) -> None:
+    door = {"health": "/health"}
+    played = up(
+        platform,
+        1,
+        {
+            "web": service("serves", **{"x-preview": door}),
+            "local": service("local"),
+            "other": service("other_port"),
+            "asking": service("asks_localhost"),
+            "failing": service("fails", **{"x-preview": door}),
+            "dribbling": service("dribbles", **{"x-preview": {"health": {"timeout": "1s"}}}),
+            "bombing": service("bombs"),
+            "away": service("leads_away", **{"x-preview": door}),
+            "home": service("leads_home"),
+            "deep": service("deep", **{"x-preview": {"health": {"deep": "/deep"}}}),
+            "missing": service("misses", **{"x-preview": WORKER}),
+            "ending": service("ends", **{"x-preview": WORKER}),
+            "hungry": service("hungers", **{"mem_limit": "32m", "x-preview": WORKER}),
+            "checked": service(
+                "idles",
+                healthcheck={"test": "curl -f localhost", "interval": "1s", "retries": 1,
+                             "start_period": "1s"},
+                **{"x-preview": WORKER},
+            ),
+            "worker": service("idles", **{"x-preview": WORKER}),
+        },
+        preview_verify_timeout=40,
+    )  # fmt: skip
+    told = sentences(played)
+    url = "http://{}--" + platform.name(1) + f".localhost:{platform.port}"
+    assert told.pop("missing") == (
+        "missing exits at start with code 1: the variable SHOP_TOKEN is missing."
+    )
+    assert told.pop("ending") == (
+        "ending ends at once with code 0. Its command has to keep running in the foreground."
+    )
+    assert told.pop("hungry").startswith(
+        "hungry was killed: it needs more memory than its limit of 32 MiB."
+    )
+    assert told.pop("checked") == (
+        "checked runs, but its own healthcheck fails: the program curl is not in its image."
+    )
+    assert told.pop("local").startswith("local listens on 127.0.0.1:8080 only")
+    assert told.pop("other").startswith("other listens on port 9000, not on 8080")
+    assert told.pop("asking").startswith(
+        "asking runs, but nothing listens on its port 8080: it looks for a service on localhost"
+    )
+    assert told.pop("failing") == (
+        f"failing answers 500 at {url.format('failing')}/health: the table orders is missing. Let "
+        "x-preview.migrate make it."
+    )
+    assert told.pop("dribbling") == (
+        f"dribbling does not answer {url.format('dribbling')}/ within its timeout of 1 s."
+    )
+    assert told.pop("bombing") == (
+        f"bombing answers {url.format('bombing')}/ with more than 64 KiB of headers."
+    )
+    assert told.pop("away") == (
+        f"away redirects {url.format('away')}/health to "
+        "http://169.254.169.254/latest/meta-data/, expected 200."
+    )
+    assert told.pop("home").startswith(
+        f"home redirects {url.format('home')}/ to http://localhost:8080/docs, which only its own"
+    )
+    assert told.pop("deep").startswith(f"deep answers 503 at {url.format('deep')}/deep")
+    assert told == {}
+    assert played.result["outcome"] == "failed"
+    assert played.result["failure"]["stage"] == "verify"
+    # What cannot become well is told long before the time is up.
+    assert played.result["stages"][-1]["seconds"] < 20
+
+
+def at_once(platform: Platform, *ups: tuple[dict[str, Any], dict[str, Any]]) -> list[Played]:
+    """Bring up one preview for each (services, settings), two at a time."""
+
+    def bring(number: int, wanted: tuple[dict[str, Any], dict[str, Any]]) -> Played:
+        return up(replace(platform, folder=platform.folder / str(number)), number, wanted[0],
+                  **wanted[1])  # fmt: skip
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(bring, range(1, len(ups) + 1), ups))
+
+
+def test_what_is_well_passes_and_not_before_it_is(platform: Platform) -> None:
+    late = ["sh", "-c", "sleep 4; exec nc -l -p 7000"]
+    reach = "import socket; socket.create_connection(('queue', 7000), 1)"
+    played = up(
+        platform,
+        1,
+        {
+            "web": service(
+                "slash",
+                "trusts",
+                depends_on={
+                    "job": {"condition": "service_completed_successfully"},
+                    "queue": {"condition": "service_started"},
+                },
+                **{"x-preview": {"health": "/health", "migrate": ["python", "-c", reach]}},
+            ),
+            "warming": service(
+                "warms", **{"x-preview": {"health": {"start_period": "30s", "retries": 1}}}
+            ),
+            "worker": service("idles", **{"x-preview": WORKER}),
+            "job": service("ends", **{"x-preview": WORKER}),
+            "queue": {"image": "busybox:1.37", "command": late},
+        },
+    ).ok()
+    assert played.result["outcome"] == "ready"
+    assert platform.get(1, "/health/")[0] == 200
+
+    # A migration that does not end is ended, and what served before goes on serving.
+    began = time.monotonic()
+    stuck = {"command": ["sh", "-c", "echo locking; sleep 600"], "timeout": 3}
+    services = {"web": service("serves", **{"x-preview": {"health": "/health", "migrate": stuck}})}
+    played = up(platform, 1, services)
+    assert failed(played)["msg"] == (
+        "migrate of web did not end within its timeout of 3 s and was stopped."
+    )
+    assert failed(played)["log"] == ["locking"]
+    assert played.result["failure"]["stage"] == "migrate"
+    assert time.monotonic() - began < 25
+    assert platform.get(1, "/health/")[0] == 200
+    names = [f"{platform.name(1)}-{s}-1" for s in ("job", "queue", "warming", "web", "worker")]
+    assert sorted(left(platform, 1)) == names
+
+
+WEB = service("serves", **{"x-preview": {"health": "/health"}})
+
+
+def test_what_cannot_be_started_is_told(platform: Platform) -> None:
+    after = {"depends_on": {"job": {"condition": "service_completed_successfully"}}}
+    quits = service("quits", environment={"TOKEN": "x"}, **{"x-preview": WORKER})
+    idles = service("idles", **{"x-preview": WORKER})
+    refusals = at_once(
+        platform,
+        ({"web": WEB | after, "job": quits}, {}),
+        ({"web": WEB | {"command": ["gunicorn", "app"]}}, {}),
+        ({"web": WEB | after, "job": idles}, {"preview_verify_timeout": 2}),
+    )
+    told = [(played.refused().result["failure"]["stage"], played.sentence) for played in refusals]
+    assert told == [
+        (
+            "deploy",
+            "job has to complete, and failed with code 1, saying: ColourError: no colours left "
+            "in x.",
+        ),
+        ("deploy", "web cannot be started: the program gunicorn is not in its image."),
+        ("deploy", "job has to complete, and still runs."),
+    ]
+
+
+def test_what_is_up_but_not_well_does_not_pass(platform: Platform) -> None:
+    listens = (
+        "import socket, time; held = socket.create_server(('127.0.0.1', 5432)); time.sleep(99)"
+    )
+    db = {"image": "python:3.13-slim", "command": ["python", "-c", listens]}
+    slow = {"test": "false", "interval": "1s", "retries": 3, "start_period": "60s"}
+    refusals = at_once(
+        platform,
+        ({"web": WEB, "db": db}, {}),
+        ({"web": WEB, "tired": service("dies", **{"x-preview": WORKER})}, {}),
+        ({"web": WEB | {"healthcheck": slow}}, {"preview_verify_timeout": 3}),
+    )
+    told = [(played.refused().result["failure"]["stage"], played.sentence) for played in refusals]
+    assert told == [
+        (
+            "database",
+            "db listens on 127.0.0.1 only, which no other service reaches: let it listen on "
+            "0.0.0.0.",
+        ),
+        ("verify", "tired exits at start with code 1, saying: tired."),
+        (
+            "verify",
+            "web is still starting: its own healthcheck has neither passed nor failed yet. Give it "
+            "more time by preview_verify_timeout.",
+        ),
+    ]
+    assert refusals[1].result["stages"][-1]["seconds"] < 15
+
+
+def test_last_words_are_told_and_neither_obeyed_nor_give_a_secret_away(platform: Platform) -> None:
+    settings = {"preview_secret_key": "k" * 40, "preview_secrets": {"TOKEN": SECRET}}
+    own = {"environment": {"TOKEN": "${TOKEN}"}, "x-preview": WORKER}
+    services = {"web": service("serves"), "worker": service("quits", **own)}
+    played = up(platform, 1, services, **settings)
+    assert failed(played)["msg"] == (
+        "worker exits at start with code 1, saying: ColourError: no colours left in ********."
+    )
+    log = failed(played)["log"]
+    assert log[-1] == "ColourError: no colours left in ********"
+    assert ": :error::red ********" in log
+    assert "looking for colours" in log
+    assert played.result["failure"]["log"] == log
+    for text in (played.out, json.dumps(played.result)):
+        assert SECRET not in text
+        assert "\x1b" not in text
+    assert not re.search(r"^\s*::error::", played.out, re.MULTILINE)
+
+
+def test_a_seed_is_complete_only_when_it_was(platform: Platform) -> None:
+    def seeding(command: str) -> Played:
+        web = {
+            "build": ".",
+            "ports": ["8080"],
+            "environment": {"TOKEN": "${TOKEN}"},
+            "volumes": ["data:/data"],
+            "depends_on": ["cache"],
+            "x-preview": {"health": "/health", "seed": ["sh", "-c", command]},
+        }
+        cache = {"image": "redis:8", "volumes": ["cache:/data"]}
+        compose = {"services": {"web": web, "cache": cache}, "volumes": {"data": {}, "cache": {}}}
+        commit = platform.repository.pull_request(
+            1, command, files={"compose.yaml": json.dumps(compose)}
+        )
+        settings = {"preview_secret_key": "k" * 40, "preview_secrets": {"TOKEN": SECRET}}
+        return platform.up(1, commit, **settings)
+
+    played = seeding("echo partly >> /data/log; echo refused: $$TOKEN; exit 4")
+    assert failed(played)["msg"] == "seed of web failed with code 4, saying: refused: ********."
+    assert failed(played)["log"] == ["refused: ********"]
+    assert SECRET not in played.out
+    assert left(platform, 1) == [f"{platform.name(1)}-cache-1"]
+    seeding("echo wholly >> /data/log").ok()
+    seeding("echo again >> /data/log").ok()
+    assert platform.exec(1, "web", "cat", "/data/log") == "partly\nwholly"
+
+
+ALEMBIC = {
+    "Dockerfile": (
+        "FROM python:3.13-slim\n"
+        "RUN pip install --no-cache-dir --disable-pip-version-check alembic\n"
+        "COPY . /\n"
+    ),
+    "alembic.ini": "[alembic]\nscript_location = /migrations\n",
+    "migrations/env.py": (
+        "from alembic import context\n"
+        "from sqlalchemy import create_engine\n"
+        "with create_engine('sqlite:////data/db').connect() as connection:\n"
+        "    context.configure(connection=connection)\n"
+        "    with context.begin_transaction():\n"
+        "        context.run_migrations()\n"
+        "    connection.commit()\n"
+    ),
+}
+
+
+def revision(name: str) -> dict[str, str]:
+    text = f"revision = '{name}'\ndown_revision = None\ndef upgrade(): pass\n"
+    return {f"migrations/versions/{name}.py": text}
+
+
+def test_what_alembic_refuses_is_told(platform: Platform) -> None:
+    services = {
+        "web": service(
+            "serves",
+            volumes=["data:/data"],
+            **{"x-preview": {"migrate": ["alembic", "upgrade", "head"]}},
+        )
+    }
+
+    def migrating(*revisions: str) -> Played:
+        content = files(services) | ALEMBIC
+        content["compose.yaml"] = json.dumps({"services": services, "volumes": {"data": {}}})
+        for name in revisions:
+            content.update(revision(name))
+        commit = platform.repository.commit("refs/pull/1/head", str(revisions), files=content)
+        return platform.up(1, commit)
+
+    assert failed(migrating("aaa", "bbb"))["msg"] == (
+        "migrate of web failed with code 255: its migrations have two heads. Merge them into one "
+        "(alembic merge heads)."
+    )
+    migrating("aaa").ok()
+    assert failed(migrating("bbb"))["msg"].startswith(
+        "migrate of web failed with code 255: the database is at revision aaa, which this commit "
+        "does not know."
+    )
+
+
+def forward(listener: socket.socket, port: int) -> None:
+    """A door before the gateway: what connects to the listener is led to its port."""
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    while True:
+        try:
+            outer, _ = listener.accept()
+        except OSError:
+            return
+        inner = socket.create_connection(("127.0.0.1", port))
+        for pair in ((outer, inner), (inner, outer)):
+            threading.Thread(target=pump, args=pair, daemon=True).start()
+
+
+def test_trouble_on_the_way_is_told_from_trouble_of_the_app(platform: Platform) -> None:
+    with socket.create_server(("127.0.0.9", 0)) as door:
+        threading.Thread(target=forward, args=(door, platform.port), daemon=True).start()
+        elsewhere = {
+            "preview_gateway_http_port": door.getsockname()[1],
+            "preview_gateway_address": "127.0.0.9",
+        }
+        shut = {"preview_gateway_http_port": free_port()}
+        nowhere = {"preview_domain": "nowhere.invalid"}
+        web = service("serves", **{"x-preview": {"health": "/health"}})
+        broken = service("local", **{"x-preview": {"health": "/health"}})
+        refusals = at_once(
+            platform,
+            ({"web": web}, nowhere),
+            ({"web": web}, elsewhere),
+            ({"web": web}, shut),
+            ({"web": broken}, nowhere),
+        )
+    assert [played.refused().sentence for played in refusals] == [
+        f"web answers on its host, but {platform.name(1)}.nowhere.invalid cannot be found from "
+        "here: no DNS record leads to it. Let a wildcard record of its domain lead to the host.",
+        "web answers on its host, but names under localhost lead to whatever machine asks. Set "
+        "preview_domain or preview_host_ip.",
+        f"the gateway does not answer, not even on its own host at http://{platform.name(3)}."
+        f"localhost:{shut['preview_gateway_http_port']}/health (Connection refused). Run "
+        "ephemera.preview.gateway.",
+        "web listens on 127.0.0.1:8080 only, which nobody outside its container reaches: let it "
+        "listen on 0.0.0.0.",
+    ]
+
+
+def test_an_app_that_takes_itself_for_http_is_told(platform: Platform) -> None:
+    tls = {"preview_gateway_tls": "selfsigned", "preview_gateway_https_port": free_port()}
+    secured = replace(platform, settings=tls)
+    gateway = replace(secured, folder=platform.folder / "gateway", repository=None)
+    door = {"x-preview": {"health": "/health"}}
+    try:
+        gateway.play("gateway").ok()
+        naive, trusting = at_once(
+            secured,
+            ({"web": service("slash", **door)}, {}),
+            ({"web": service("slash", "trusts", **door)}, {}),
+        )
+    finally:
+        replace(gateway, settings={}).play("gateway").ok()
+    host = f"{platform.name(1)}.localhost:{tls['preview_gateway_https_port']}"
+    assert naive.sentence == (
+        f"web redirects https://{host}/health to http://{host}/health/: behind the gateway it "
+        "takes itself for http. Let it trust X-Forwarded-Proto."
+    )
+    assert trusting.ok().result["outcome"] == "ready"
