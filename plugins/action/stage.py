@@ -40,6 +40,7 @@ class ActionModule(PreviewAction):
         state.update(_identity(preview), **arguments["state"])
         state.update(status="building", stage=arguments["name"], updated=now)
         state.setdefault("created", now)
+        state["anonymous"] = _docker.anonymous(dict(preview["observed"], state=state))
         result = {
             "changed": False,
             "stages": stages,

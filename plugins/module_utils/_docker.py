@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 GATEWAY = "ephemera-preview-gateway"
 IMAGE_PREFIX = "ephemera-preview"
 LABEL = "ephemera.preview/"
+# A volume that an image asks for has no name of ours and no label of ours.
+ANONYMOUS = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class Ran(NamedTuple):
@@ -95,7 +97,7 @@ cat "$tmp"/[1-5]
 _LABELS = ("owner", "name", "app", "number", "schema", "service")
 _CONTAINER = "{%s}" % ",".join(
     ['"%s":{{json .%s}}' % (key, key) for key in ("ID", "Names", "Image", "State", "Status")]
-    + ['"%s":{{json .%s}}' % (key, key) for key in ("Networks", "CreatedAt")]
+    + ['"%s":{{json .%s}}' % (key, key) for key in ("Networks", "CreatedAt", "Mounts")]
     + [
         '"compose.%s":{{json (.Label "com.docker.compose.%s")}}' % (key, key)
         for key in ("service", "oneoff", "image", "project")
@@ -119,6 +121,7 @@ def _container(raw: Dict[str, Any]) -> Dict[str, Any]:
         "health": health.group(1) if health else "",
         "exit_code": int(code.group(1)) if code else None,
         "networks": [n for n in raw["Networks"].split(",") if n],
+        "anonymous": [m for m in raw["Mounts"].split(",") if ANONYMOUS.match(m)],
         "created": raw["CreatedAt"],
         "project": raw["compose.project"],
         "labels": {k: v for k, v in raw.items() if k.startswith(LABEL) and v},
@@ -245,6 +248,12 @@ def observe(run: Run, state_dir: str, name: str = "") -> Dict[str, Any]:
             )
         )
     return parse(ran.out, name)
+
+
+def anonymous(seen: Mapping[str, Any]) -> List[str]:
+    """Volumes without a name that a preview has had: Compose forgets those of what it replaces."""
+    held = {volume for container in seen["containers"] for volume in container["anonymous"]}
+    return sorted(held | set(seen["state"].get("anonymous", [])))
 
 
 def leftovers(seen: Dict[str, Any]) -> List[str]:

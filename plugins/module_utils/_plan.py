@@ -19,7 +19,11 @@ import json
 import re
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from ansible_collections.ephemera.preview.plugins.module_utils import _names, _project
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _docker,
+    _names,
+    _project,
+)
 
 SCHEMA = 1
 NETWORK_PREFIX = 26
@@ -197,6 +201,7 @@ def deployed(preview: Mapping[str, Any], seen: Mapping[str, Any], now: int) -> D
     """What the state records of a preview that was verified: all that ``drift`` compares."""
     images = {image["ref"]: image["id"] for image in seen["images"]}
     ran = {c["service"]: c["image_id"] for c in seen["containers"]}
+    attached = {"containers": seen["containers"], "state": {}}
     return {
         "commit": preview["commit"],
         "fingerprint": preview["fingerprint"],
@@ -205,6 +210,10 @@ def deployed(preview: Mapping[str, Any], seen: Mapping[str, Any], now: int) -> D
         "built": now,
         "route": seen["route"],
         "volumes": sorted(v["name"] for v in seen["volumes"]),
+        # Those of its containers go with them; these nobody else would remember.
+        "anonymous": sorted(
+            set(_docker.anonymous(preview["observed"])) - set(_docker.anonymous(attached))
+        ),
         "services": {
             s["name"]: {
                 "image": s["image"],

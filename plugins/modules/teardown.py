@@ -111,6 +111,7 @@ class Teardown:
         self.name = module.params["name"]
         self.state_dir = module.params["state_dir"]
         self.errors = []
+        self.anonymous = set()
 
     def run(self, argv):
         rc, out, err = self.module.run_command(list(argv))
@@ -119,6 +120,15 @@ class Teardown:
     def observe(self):
         seen = _docker.observe(self.run, self.state_dir, self.name)
         kept, foreign = mine(seen["previews"][self.name], self.module.params["owner"])
+        if kept["folder"] or kept["containers"]:
+            self.anonymous.update(_docker.anonymous(kept))
+        if self.anonymous:
+            there = set(self.run(["docker", "volume", "ls", "--quiet"]).out.split())
+            kept["volumes"] += [
+                {"name": name}
+                for name in sorted(self.anonymous & there)
+                if _docker.ANONYMOUS.match(name)
+            ]
         return kept, foreign, seen["gateway"]
 
     def step(self, argv, items):

@@ -22,6 +22,7 @@ def container(name, labels=OURS, project="shop-pr-1", **of):
         "Status": "Up 5 seconds (healthy)",
         "Networks": "shop-pr-1_default,shop-pr-1_edge",
         "CreatedAt": "now",
+        "Mounts": "shop-pr-1_data,/srv/x," + "f" * 64,
         "compose.service": "web",
         "compose.oneoff": "False",
         "compose.image": "sha256:1",
@@ -64,6 +65,9 @@ def test_a_host_is_read_in_one_go():
         "state folder previews/shop-pr-1",
     ]
     assert shop["containers"][0]["health"] == "healthy"
+    shop["state"]["anonymous"] = ["e" * 64]
+    assert _docker.anonymous(shop) == ["e" * 64, "f" * 64]
+    del shop["state"]["anonymous"]
     assert (shop["state"], shop["lease"]) == ({"status": "ready"}, "a 99 up host 1 1")
     assert seen["gateway"]["name"] == _docker.GATEWAY
     assert seen["subnets"] == ["10.213.0.0/26", "172.17.0.0/16"]
@@ -179,7 +183,7 @@ def test_what_goes_while_it_is_looked_at_is_no_error(tmp_path):
         'case "$1 $2" in\n'
         '"network ls") echo gone; echo here ;;\n'
         '"network inspect") [ -n "$BROKEN" ] && { echo "$BROKEN" >&2; exit 1; }\n'
-        """  printf 'network\\t{"Name": "here", "Labels": {}, "Config": [{"Subnet": "10.0.0.0/8"}]}\\n'\n"""
+        """  printf 'network\\t{"Name": "here", "Config": [{"Subnet": "10.0.0.0/8"}]}\\n'\n"""
         '  echo "Error response from daemon: network gone not found" >&2; exit 1 ;;\n'
         "esac\n"
     )

@@ -278,6 +278,7 @@ def ready():
         {
             "service": s["name"],
             "oneoff": False,
+            "anonymous": [],
             "image_id": images[s["image"]],
             "state": "running",
             "health": "healthy",
