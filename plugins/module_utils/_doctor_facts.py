@@ -15,6 +15,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import _docker
 
 # What stages run on the host, and the package of Debian that has it.
 COMMANDS = {
+    "awk": "mawk",
     "cat": "coreutils",
     "cut": "coreutils",
     "date": "coreutils",
@@ -22,8 +23,10 @@ COMMANDS = {
     "grep": "grep",
     "head": "coreutils",
     "mktemp": "coreutils",
+    "sed": "sed",
     "sha256sum": "coreutils",
     "sort": "coreutils",
+    "tail": "coreutils",
     "timeout": "coreutils",
     "tr": "coreutils",
 }

@@ -43,8 +43,12 @@ services:
   returned: success
   type: list
   elements: str
+service:
+  description: The service whose command failed.
+  returned: failure
+  type: str
 log:
-  description: The last lines the command wrote.
+  description: The last lines the command wrote, without secrets.
   returned: failure
   type: list
   elements: str

@@ -18,6 +18,9 @@ description:
     through the gateway at its public name.
   - >-
     Fails as soon as waiting cannot help, with one sentence that names the cause.
+  - >-
+    When it does not answer at its public name, asks its gateway on its own host as well, so that
+    DNS and firewalls are told from the app.
 options:
   preview:
     description: The preview, as the role C(ephemera.preview.plan) registers it.
@@ -28,6 +31,12 @@ options:
     type: str
     choices: [all, data]
     default: all
+  failure:
+    description: >-
+      The result of the task that could not start the services. Then nothing is waited for: it is
+      told why.
+    type: dict
+    default: {}
 author:
   - ephemera.preview contributors (@ephemera-preview)
 """
@@ -43,13 +52,33 @@ state:
   description: What the preview's state records of what now runs.
   returned: success
   type: dict
+diagnosis:
+  description: What is wrong, in one word. C(docs/verification.md) of the collection lists them.
+  returned: failure
+  type: str
+  sample: loopback
 service:
-  description: The service that the failure is about.
+  description: The service that the failure is about, or nothing.
   returned: failure
   type: str
 log:
-  description: The last log lines of that service.
+  description: The last log lines of that service, without secrets.
   returned: failure
   type: list
   elements: str
+findings:
+  description: All that was wrong by then, the cause of the failure first.
+  returned: failure
+  type: list
+  elements: dict
+  contains:
+    service:
+      description: The service, or nothing.
+      type: str
+    diagnosis:
+      description: What is wrong, in one word.
+      type: str
+    sentence:
+      description: What is wrong, where, and what to do.
+      type: str
 """

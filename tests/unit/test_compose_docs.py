@@ -91,5 +91,5 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "tests"))
     __import__("conftest")
     text = PAGE.read_text()
-    head, _, tail = text.partition(BEGIN)
+    head, dummy, tail = text.partition(BEGIN)
     PAGE.write_text(head + BEGIN + reference() + END + tail.partition(END)[2])

@@ -618,7 +618,8 @@ def test_commands_are_those_that_stages_run():
     looked_for = (
         "awk cat cut date find flock grep head mktemp sed sha256sum sort stat tail timeout tr xargs"
     )
-    scripts = _docker._SCRIPT + _lease._SCRIPT + _diagnose.FACTS
+    scripts = _docker._SCRIPT + _lease._SCRIPT + _diagnose.LOOK + _diagnose.TOLD
+    scripts += _diagnose.ONE_OFF
     scripts += (ROOT / "plugins/action/hook.py").read_text()
     scripts = re.sub(r"(?m)^\s*#.*$", "", scripts)
     words = set(re.findall(r"(?<![\w./$-])[a-z][a-z0-9]*(?![\w.=:-])", scripts))

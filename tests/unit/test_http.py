@@ -32,7 +32,7 @@ class Server:
     def _serve(self) -> None:
         while True:
             try:
-                sock, _ = self.listener.accept()
+                sock, dummy = self.listener.accept()
             except OSError:
                 return
             threading.Thread(target=self._answer, args=(sock,), daemon=True).start()
@@ -223,7 +223,7 @@ def test_a_resolver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyP
 def test_an_address_that_swallows_everything_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         port = full.getsockname()[1]
-        waiting = [socket.socket() for _ in range(4)]
+        waiting = [socket.socket() for dummy in range(4)]
         for sock in waiting:
             sock.setblocking(False)
             sock.connect_ex(("127.0.0.1", port))

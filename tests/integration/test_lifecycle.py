@@ -1,0 +1,267 @@
+"""Runs that are killed, that meet, that fail, and what a run finds changed behind its back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+from conftest import TINY, Platform, docker, wait
+
+COMPOSE = str(TINY["compose.yaml"])
+STAGES = ["source", "plan", "build", "database", "migrate", "seed", "deploy", "verify"]
+
+
+def tiny(migrate: str = "", seed: str = "", **web: object) -> str:
+    """The tiny app's Compose file with other hooks, and more keys of its web service."""
+    text = COMPOSE
+    if migrate:
+        text = text.replace('"echo migrated >> /data/log"', json.dumps(migrate))
+    if seed:
+        text = text.replace('"echo seeded >> /data/log"', json.dumps(seed))
+    more = "".join(f"    {key}: {json.dumps(value)}\n" for key, value in web.items())
+    return text.replace("    build: .\n", "    build: .\n" + more, 1)
+
+
+def one_off(platform: Platform, number: int, hook: str = "migrate") -> Callable[[], bool]:
+    name = f"{platform.name(number)}-{hook}-web"
+    return lambda: name in docker("ps", "--format", "{{.Names}}").split()
+
+
+# -- killed --------------------------------------------------------------------------------------
+
+
+def test_after_a_kill_at_any_stage_the_next_up_heals_at_once(platform: Platform) -> None:
+    # The first migration would go on for long after its run was killed.
+    migrate = (
+        "echo begin >> /data/log; [ $$(grep -c begin /data/log) -gt 1 ] || sleep 30; "
+        "echo end >> /data/log"
+    )
+    commit = platform.repository.pull_request(
+        1, "Slow", files={"compose.yaml": tiny(migrate), "www/index.html": "healed\n"}
+    )
+    for turn, stage in enumerate(STAGES):
+        running = platform.begin("up", preview_number=1, preview_commit=commit)
+        platform.wait_for(1, stage, running)
+        if stage == "migrate":
+            wait(one_off(platform, 1))
+        running.kill(group=turn % 2 == 0)
+    up = platform.up(1, commit).ok()
+    assert up.result["outcome"] == "ready"
+    assert platform.get(1) == (200, "healed\n")
+    log = platform.exec(1, "web", "cat", "/data/log").split()
+    # The killed one ended without an end, and no two ran at a time.
+    assert log[:2] == ["begin", "begin"]
+    assert [word for word in log[1:] if word != "seeded"] == ["begin", "end"] * log.count("end")
+    assert log.count("seeded") == 1 or log.count("seeded") == 2
+    assert platform.up(1, commit).ok().changed == 0
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["main", "group"])
+def test_after_a_kill_at_any_stage_a_down_leaves_nothing(platform: Platform, group: bool) -> None:
+    before = platform.traces()
+    commit = platform.repository.pull_request(
+        1,
+        "Slow",
+        files={
+            "compose.yaml": tiny("sleep 30"),
+            "Dockerfile": f"{TINY['Dockerfile']}RUN echo {platform.app} {group}; sleep 2\n",
+        },
+    )
+    for stage in ["source", "build", "migrate"] if group else ["plan", "build", "migrate"]:
+        running = platform.begin("up", preview_number=1, preview_commit=commit)
+        platform.wait_for(1, stage, running)
+        if stage == "migrate":
+            wait(one_off(platform, 1))
+        elif stage == "build":
+            time.sleep(1)
+        running.kill(group=group)
+        platform.down(1).ok()
+        assert platform.traces() == before, stage
+    time.sleep(1)
+    assert platform.traces() == before, "something came back"
+
+
+# -- two at once ---------------------------------------------------------------------------------
+
+
+def test_of_two_ups_one_is_refused_and_a_down_ends_the_other(platform: Platform) -> None:
+    before = platform.traces()
+    commit = platform.repository.pull_request(1, "Slow", files={"compose.yaml": tiny("sleep 60")})
+    first = platform.begin("up", preview_number=1, preview_commit=commit)
+    platform.wait_for(1, "migrate", first)
+    wait(one_off(platform, 1))
+
+    second = platform.up(1, commit).refused()
+    assert f"(process {first.process.pid}), for at most" in second.sentence
+    assert second.sentence.startswith(f"{platform.name(1)} is held by an up on ")
+
+    down = platform.down(1).ok()
+    assert down.result["outcome"] == "removed"
+    ended = first.ended().refused()
+    assert "taken down" in ended.sentence or "migrate" in ended.sentence
+    assert platform.traces() == before
+
+
+@pytest.mark.parametrize("stage", ["build", "deploy"])
+def test_down_wins_over_an_up_that_works(platform: Platform, stage: str) -> None:
+    before = platform.traces()
+    slow: dict[str, str | bytes | None] = {
+        "build": {"Dockerfile": f"{TINY['Dockerfile']}RUN echo {platform.app}; sleep 30\n"},
+        # Compose waits for the first service before it starts the next one.
+        "deploy": {
+            "compose.yaml": tiny(
+                healthcheck={"test": ["CMD", "false"], "interval": "1s", "start_period": "60s"}
+            ).replace(
+                "  cache:\n",
+                '  last:\n    build: .\n    x-preview: {expose: "off"}\n'
+                "    depends_on: {web: {condition: service_healthy}}\n  cache:\n",
+                1,
+            )
+        },
+    }[stage]  # type: ignore[assignment]
+    commit = platform.repository.pull_request(1, "Slow", files=slow)
+    up = platform.begin("up", preview_number=1, preview_commit=commit)
+    platform.wait_for(1, stage, up)
+    time.sleep(1)
+    platform.down(1).ok()
+    up.ended().refused()
+    time.sleep(0.5)
+    assert platform.traces() == before
+    working = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert f"previews/{platform.name(1)}" not in working.stdout
+
+
+def test_a_lease_of_a_run_elsewhere_holds_until_it_expires(platform: Platform) -> None:
+    commit = platform.repository.pull_request(1, "A change", files={"www/index.html": "one\n"})
+    lease = platform.state / "leases" / platform.name(1)
+    lease.parent.mkdir(parents=True, exist_ok=True)
+    for kind, says in (
+        ("up", "is held by an up on ci-7 (process 812), for at most "),
+        ("down", "is being taken down by a down on ci-7 (process 812), for at most "),
+    ):
+        lease.write_text(f"elsewhere {int(time.time()) + 600} {kind} ci-7/0 812 1\n")
+        assert says in platform.up(1, commit).refused().sentence
+    assert "is being taken down" in platform.down(1).refused().sentence
+    lease.write_text(f"elsewhere {int(time.time()) - 1} down ci-7/0 812 1\n")
+    platform.down(1).ok()
+    assert not lease.exists()
+
+
+# -- failed --------------------------------------------------------------------------------------
+
+
+def test_until_deploy_a_failure_leaves_the_previous_version_serving(platform: Platform) -> None:
+    def change(text: str, **files: str) -> str:
+        return platform.repository.pull_request(1, text, files={"www/index.html": text} | files)
+
+    platform.up(1, change("good")).ok()
+    serving = docker("ps", "--quiet", "--filter", f"name={platform.name(1)}-web")
+
+    broken = change("no build", Dockerfile=f"{TINY['Dockerfile']}RUN echo no such tool; exit 7\n")
+    up = platform.up(1, broken).refused()
+    assert (up.result["failure"]["stage"], up.result["outcome"]) == ("build", "failed")
+    assert "no such tool" in "\n".join(up.result["failure"]["log"])
+    assert platform.get(1) == (200, "good")
+
+    broken = change(
+        "no migration",
+        Dockerfile=str(TINY["Dockerfile"]),
+        **{"compose.yaml": tiny("echo cannot migrate; exit 3")},
+    )
+    up = platform.up(1, broken).refused()
+    assert up.result["failure"]["stage"] == "migrate"
+    assert "cannot migrate" in "\n".join(up.result["failure"]["log"])
+    assert platform.get(1) == (200, "good")
+    assert docker("ps", "--quiet", "--filter", f"name={platform.name(1)}-web") == serving
+
+    platform.up(1, change("mended", **{"compose.yaml": COMPOSE})).ok()
+    assert platform.get(1) == (200, "mended")
+
+
+# -- changed behind our back ---------------------------------------------------------------------
+
+
+def test_what_was_changed_behind_our_back_is_noticed_and_repaired(platform: Platform) -> None:
+    """The no-change path must not report "unchanged" over any of these."""
+    commit = platform.repository.pull_request(1, "A change", files={"www/index.html": "one\n"})
+    platform.up(1, commit).ok()
+    name, edge = platform.name(1), f"{platform.name(1)}_edge"
+    image = f"ephemera-preview/{name}/web:{commit[:12]}"
+    web, gateway = f"{name}-web-1", "ephemera-preview-gateway"
+    route = platform.state / "gateway" / "routes" / f"{name}.yaml"
+
+    def moved_tag() -> None:
+        other = f"FROM {image}\nRUN echo other > /www/index.html\n"
+        subprocess.run(
+            ["docker", "build", "--quiet", "--tag", image, "-"],
+            input=other.encode(),
+            check=True,
+            capture_output=True,
+        )
+        docker("rm", "--force", web)
+
+    drifts: list[tuple[str, Callable[[], object]]] = [
+        ("moved tag", moved_tag),
+        ("no route", route.unlink),
+        ("gateway detached", lambda: docker("network", "disconnect", edge, gateway)),
+        (
+            "volume gone",
+            lambda: (
+                docker("rm", "--force", "--volumes", f"{name}-cache-1")
+                + docker("volume", "rm", "--force", f"{name}_cache")
+            ),
+        ),
+    ]
+    for what, drift in drifts:
+        drift()
+        up = platform.up(1, commit).ok()
+        assert up.result["outcome"] == "ready", what
+        assert platform.get(1) == (200, "one\n"), what
+    again = platform.up(1, commit).ok()
+    assert (again.result["outcome"], again.changed) == ("unchanged", 0)
+    # The data is that of a new volume, so it was seeded again.
+    assert platform.exec(1, "web", "cat", "/data/log").split().count("seeded") == 2
+
+
+# -- nothing changes -----------------------------------------------------------------------------
+
+
+def test_check_mode_tells_and_touches_nothing(platform: Platform) -> None:
+    secret = "s3cr3t-of-the-shop"
+    platform.settings["preview_secrets"] = {"API_KEY": secret}
+    files = {"compose.yaml": COMPOSE.replace("    ports:", "    env_file: [.env]\n    ports:")}
+    files |= {".env": "KEY=${API_KEY}\n"}
+    first = platform.repository.pull_request(1, "One", files=files)
+    second = platform.repository.pull_request(
+        1, "Two", files={"compose.yaml": files["compose.yaml"] + "  more: {}\n"}
+    )
+    before = platform.traces()
+
+    check = platform.up(1, first, "--check", "--diff").ok()
+    assert f"{platform.name(1)} would serve commit {first[:12]}" in check.out
+    assert f"+url: http://{platform.name(1)}.localhost:{platform.port}" in check.out
+    assert check.changed >= 1
+    assert platform.traces() == before
+
+    broken = platform.repository.pull_request(2, "No", files={"compose.yaml": "services: 5\n"})
+    platform.up(2, broken, "--check").refused()
+    assert platform.traces() == before
+
+    platform.up(1, first).ok()
+    assert platform.exec(1, "web", "printenv", "KEY") == secret
+    there = platform.traces()
+    check = platform.up(1, second, "--check", "--diff").ok()
+    assert f"-commit: {first}" in check.out
+    assert f"+commit: {second}" in check.out
+    assert "+  more" not in check.out, "a volume that no service has is not made"
+    assert secret not in check.out
+
+    check = platform.down(1, "--check", "--diff").ok()
+    assert f"{platform.name(1)} would be removed." in check.out
+    assert f"-container {platform.name(1)}-web-1" in check.out
+    assert platform.traces() == there
+    assert platform.up(1, first, "--check", "--diff").ok().changed == 0
+    assert list((platform.folder / "tmp").iterdir()) == []
