@@ -13,7 +13,8 @@ from ansible_collections.ephemera.preview.plugins.modules import teardown
 OURS = {"ephemera.preview/name": "shop-pr-1", "ephemera.preview/owner": "a" * 16}
 
 
-def container(name, labels=OURS, project="shop-pr-1", **of):
+def container(name, labels=None, project="shop-pr-1", **of):
+    labels = OURS if labels is None else labels
     raw = {
         "ID": "1",
         "Names": name,
@@ -33,7 +34,8 @@ def container(name, labels=OURS, project="shop-pr-1", **of):
     return "container\t" + json.dumps(raw | of)
 
 
-def named(kind, name, labels=OURS, **of):
+def named(kind, name, labels=None, **of):
+    labels = OURS if labels is None else labels
     return f"{kind}\t" + json.dumps({"Name": name, "Labels": labels, **of})
 
 
