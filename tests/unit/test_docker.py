@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from types import MappingProxyType
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _docker
 from ansible_collections.ephemera.preview.plugins.modules import teardown
 
-OURS = {"ephemera.preview/name": "shop-pr-1", "ephemera.preview/owner": "a" * 16}
+OURS = MappingProxyType({"ephemera.preview/name": "shop-pr-1", "ephemera.preview/owner": "a" * 16})
 
 
-def container(name, labels=None, project="shop-pr-1", **of):
-    labels = OURS if labels is None else labels
+def container(name, labels=OURS, project="shop-pr-1", **of):
     raw = {
         "ID": "1",
         "Names": name,
@@ -34,8 +34,8 @@ def container(name, labels=None, project="shop-pr-1", **of):
     return "container\t" + json.dumps(raw | of)
 
 
-def named(kind, name, labels=None, **of):
-    labels = OURS if labels is None else labels
+def named(kind, name, labels=OURS, **of):
+    labels = None if labels is None else dict(labels)
     return f"{kind}\t" + json.dumps({"Name": name, "Labels": labels, **of})
 
 
