@@ -605,7 +605,10 @@ def test_libraries_are_those_that_modules_import():
 def test_no_module_of_community_docker_that_needs_more_is_used():
     from ansible.utils.collection_loader._collection_finder import _get_collection_path
 
-    folder = Path(_get_collection_path("community.docker")) / "plugins" / "modules"
+    try:
+        folder = Path(_get_collection_path("community.docker")) / "plugins" / "modules"
+    except ValueError:
+        pytest.skip("the environment of the oldest ansible-core has no collections")
     tasks = "\n".join(file.read_text() for file in (ROOT / "roles").glob("*/tasks/*.yml"))
     used = set(re.findall(r"community\.docker\.(\w+):", tasks))
     assert used
