@@ -308,7 +308,6 @@ def _because(log: Sequence[str], data: Sequence[str], quoted: bool = True) -> st
 # $1 is a Compose project, $2 the format below. The sockets are read from the host's /proc, so that
 # it works for images without a shell; the cgroup tells that the number is a process of this host.
 LOOK = r"""
-t=$(printf '\t')
 printf 'now\t%s\n' "$(date +%s)"
 ids=$(docker ps --all --quiet --no-trunc --filter "label=com.docker.compose.project=$1" \
     --filter label=com.docker.compose.oneoff=False) || exit 69
@@ -316,9 +315,8 @@ ids=$(docker ps --all --quiet --no-trunc --filter "label=com.docker.compose.proj
 docker inspect --type container --format "$2" $ids 2>/dev/null | while read -r pid id rest; do
     printf 'container\t%s\t%s\n' "$id" "$rest"
     [ "$pid" -gt 0 ] && grep -qs "$id" "/proc/$pid/cgroup" || continue
-    awk -v id="$id" 'BEGIN { print "proc\t" id }
-        $4 == "0A" && ++n < 500 { print "listen\t" id "\t" $2 }' \
-        "/proc/$pid/net/tcp" "/proc/$pid/net/tcp6" 2>/dev/null
+    printf 'sockets\t%s\n' "$id"
+    grep -hs ':0000 0A ' "/proc/$pid/net/tcp" "/proc/$pid/net/tcp6" | head -n 500
 done
 true
 """
@@ -346,7 +344,9 @@ TOLD = r"""
 t=$(printf '\t')
 of=
 for id; do
-    docker logs --timestamps --tail 60 "$id" 2>&1 | cut -c 1-2000 | sed "s/^/log$t$id$t/"
+    docker logs --timestamps --tail 60 "$id" 2>&1 | cut -c 1-2000 | while IFS= read -r line; do
+        printf 'log\t%s\t%s\n' "$id" "$line"
+    done
     of="$of --filter container=$id"
 done
 docker events --since 15m --until 0s $of --filter event=oom --filter event=die \
@@ -389,11 +389,11 @@ class Told(NamedTuple):
 
 def parse_look(output: str, name: str) -> List[Container]:
     """The containers of a Compose project out of what ``LOOK`` printed."""
-    now = 0.0
+    now, of = 0.0, ""
     found: Dict[str, Container] = {}
     for line in output.split("\n"):
-        kind, dummy, rest = line.partition("\t")
-        ident, dummy, rest = rest.partition("\t")
+        kind, _, rest = line.partition("\t")
+        ident, _, rest = rest.partition("\t")
         if kind == "now":
             now = float(ident)
         elif kind == "container":
@@ -401,14 +401,14 @@ def parse_look(output: str, name: str) -> List[Container]:
             # An image's label could pose as Compose's; the name is the engine's.
             if raw["name"].lstrip("/").startswith(name + "-") or "_" + name in raw["name"]:
                 found[ident] = _container(ident, raw, now)
-        elif kind == "proc" and ident in found:
-            found[ident] = found[ident]._replace(listen=[])
-        elif kind == "listen" and ident in found:
-            place, port = _socket(rest)
-            if place != "resolver":
-                found[ident] = found[ident]._replace(
-                    listen=(found[ident].listen or []) + [(place, port)]
-                )
+        elif kind == "sockets" and ident in found:
+            of = ident
+            found[of] = found[of]._replace(listen=[])
+        elif not ident and of and line:
+            place, port = _socket(line.split()[1])
+            listen = found[of].listen
+            if listen is not None and place != "resolver":
+                listen.append((place, port))
     return list(found.values())
 
 
@@ -443,7 +443,7 @@ def _seconds(stamp: str) -> float:
 
 def _socket(text: str) -> Tuple[str, int]:
     """The kernel's ``0100007F:1F90`` as ("loopback", 8080)."""
-    words, dummy, port = text.partition(":")
+    words, _, port = text.partition(":")
     # Words of 32 bits in the machine's order, which is little-endian nearly everywhere.
     raw = b"".join(bytes.fromhex(words[at : at + 8])[::-1] for at in range(0, len(words), 8))
     address: Any = ipaddress.ip_address(raw)
@@ -460,16 +460,16 @@ def parse_told(output: str, secrets: Sequence[str] = ()) -> Dict[str, Told]:
     deaths: Dict[str, List[Tuple[int, float]]] = {}
     ooms = set()
     for line in output.split("\n"):
-        kind, dummy, rest = line.partition("\t")
-        ident, dummy, rest = rest.partition("\t")
+        kind, _, rest = line.partition("\t")
+        ident, _, rest = rest.partition("\t")
         if kind == "log":
-            stamp, dummy, text = rest.partition(" ")
+            stamp, _, text = rest.partition(" ")
             if re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", stamp):
                 lines.setdefault(ident, []).append((_seconds(stamp), text))
         elif kind == "oom":
             ooms.add(ident)
         elif kind == "die":
-            code, dummy, nanoseconds = rest.partition(" ")
+            code, _, nanoseconds = rest.partition(" ")
             deaths.setdefault(ident, []).append((int(code), int(nanoseconds) / 1e9))
     told = {}
     for ident in {*lines, *deaths, *ooms}:
@@ -682,9 +682,9 @@ def judge(scene: Scene) -> List[Finding]:
     return found
 
 
-def _finding(rule: str, service: str, ident: str = "", /, **facts: Any) -> Finding:
-    sentence = RULES[rule].sentence.format(service=service, **facts)
-    return Finding(rule, service, sentence, RULES[rule].patience, ident)
+def _finding(code: str, service: str, ident: str = "", /, **facts: Any) -> Finding:
+    sentence = RULES[code].sentence.format(service=service, **facts)
+    return Finding(code, service, sentence, RULES[code].patience, ident)
 
 
 def _of_service(scene: Scene, service: Mapping[str, Any]) -> Iterator[Finding]:
@@ -986,20 +986,28 @@ name=$1 limit=$2
 shift 2
 t=$(printf '\t')
 gone() { docker rm --force --volumes "$name" >/dev/null 2>&1; }
+tell() {
+    printf '%s\n' "$2" | cut -c 1-2000 | while IFS= read -r line; do
+        printf '%s\t\t%s\n' "$1" "$line"
+    done
+}
 gone
 trap gone EXIT
 trap 'exit 129' HUP INT TERM
 if ! said=$("$@" 2>&1 >/dev/null); then
-    printf '%s\n' "$said" | tail -n 20 | sed "s/^/said$t$t/"
+    tell said "$said"
     exit 1
 fi
 code=$(timeout "$limit" docker wait "$name" 2>/dev/null)
 case $? in 124 | 137 | 143) echo late ;; esac
 [ "$code" != 0 ] || exit 0
 docker inspect --type container --format "state$t$t{{json .State}}" "$name"
-docker logs --tail 60 "$name" 2>&1 | cut -c 1-2000 | sed "s/^/log$t$t/"
+tell log "$(docker logs --tail 60 "$name" 2>&1)"
 exit 1
 """
+
+FACTS = LOOK + TOLD + ONE_OFF
+"""All that runs on a host for this, for the doctor to know the commands of."""
 
 
 class Hooked(NamedTuple):
@@ -1020,7 +1028,7 @@ def hook_failed(
     """Why a one-off of a service failed, out of what ``ONE_OFF`` printed."""
     lines: Dict[str, List[str]] = {"said": [], "log": [], "state": [], "late": []}
     for line in output.split("\n"):
-        kind, dummy, rest = line.partition("\t")
+        kind, _, rest = line.partition("\t")
         if kind in lines:
             lines[kind].append(rest.partition("\t")[2])
     state = json.loads(lines["state"][0]) if lines["state"] else {}
