@@ -392,8 +392,8 @@ def parse_look(output: str, name: str) -> List[Container]:
     now, of = 0.0, ""
     found: Dict[str, Container] = {}
     for line in output.split("\n"):
-        kind, _, rest = line.partition("\t")
-        ident, _, rest = rest.partition("\t")
+        kind, dummy, rest = line.partition("\t")
+        ident, dummy, rest = rest.partition("\t")
         if kind == "now":
             now = float(ident)
         elif kind == "container":
@@ -443,7 +443,7 @@ def _seconds(stamp: str) -> float:
 
 def _socket(text: str) -> Tuple[str, int]:
     """The kernel's ``0100007F:1F90`` as ("loopback", 8080)."""
-    words, _, port = text.partition(":")
+    words, dummy, port = text.partition(":")
     # Words of 32 bits in the machine's order, which is little-endian nearly everywhere.
     raw = b"".join(bytes.fromhex(words[at : at + 8])[::-1] for at in range(0, len(words), 8))
     address: Any = ipaddress.ip_address(raw)
@@ -460,16 +460,16 @@ def parse_told(output: str, secrets: Sequence[str] = ()) -> Dict[str, Told]:
     deaths: Dict[str, List[Tuple[int, float]]] = {}
     ooms = set()
     for line in output.split("\n"):
-        kind, _, rest = line.partition("\t")
-        ident, _, rest = rest.partition("\t")
+        kind, dummy, rest = line.partition("\t")
+        ident, dummy, rest = rest.partition("\t")
         if kind == "log":
-            stamp, _, text = rest.partition(" ")
+            stamp, dummy, text = rest.partition(" ")
             if re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", stamp):
                 lines.setdefault(ident, []).append((_seconds(stamp), text))
         elif kind == "oom":
             ooms.add(ident)
         elif kind == "die":
-            code, _, nanoseconds = rest.partition(" ")
+            code, dummy, nanoseconds = rest.partition(" ")
             deaths.setdefault(ident, []).append((int(code), int(nanoseconds) / 1e9))
     told = {}
     for ident in {*lines, *deaths, *ooms}:
@@ -682,9 +682,9 @@ def judge(scene: Scene) -> List[Finding]:
     return found
 
 
-def _finding(code: str, service: str, ident: str = "", /, **facts: Any) -> Finding:
-    sentence = RULES[code].sentence.format(service=service, **facts)
-    return Finding(code, service, sentence, RULES[code].patience, ident)
+def _finding(rule: str, service: str, ident: str = "", /, **facts: Any) -> Finding:
+    sentence = RULES[rule].sentence.format(service=service, **facts)
+    return Finding(rule, service, sentence, RULES[rule].patience, ident)
 
 
 def _of_service(scene: Scene, service: Mapping[str, Any]) -> Iterator[Finding]:
@@ -1028,7 +1028,7 @@ def hook_failed(
     """Why a one-off of a service failed, out of what ``ONE_OFF`` printed."""
     lines: Dict[str, List[str]] = {"said": [], "log": [], "state": [], "late": []}
     for line in output.split("\n"):
-        kind, _, rest = line.partition("\t")
+        kind, dummy, rest = line.partition("\t")
         if kind in lines:
             lines[kind].append(rest.partition("\t")[2])
     state = json.loads(lines["state"][0]) if lines["state"] else {}

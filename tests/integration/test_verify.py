@@ -85,7 +85,7 @@ elif HOW == "dies":
     time.sleep(2)
     sys.exit("ColourError: no colours left in " + os.environ["TOKEN"])
 elif HOW == "hungers":
-    held = [bytearray(1 << 20) for _ in range(200)]
+    held = [bytearray(1 << 20) for dummy in range(200)]
 elif HOW == "local":
     serve("127.0.0.1")
 elif HOW == "other_port":
@@ -436,7 +436,7 @@ def forward(listener: socket.socket, port: int) -> None:
 
     while True:
         try:
-            outer, _ = listener.accept()
+            outer, dummy = listener.accept()
         except OSError:
             return
         inner = socket.create_connection(("127.0.0.1", port))

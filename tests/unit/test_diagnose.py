@@ -55,7 +55,7 @@ def container(of, **changes):
 
 def scene(*pairs, answer=None, told=None, inside=None, up=60.0, **changes):
     """A preview of (service, container) pairs, whose web service gave an answer."""
-    services = list({id(s): s for s, _ in pairs}.values())
+    services = list({id(s): s for s, dummy in pairs}.values())
     doors = {}
     for one in services:
         if one["expose"] and answer is not None:
@@ -63,7 +63,7 @@ def scene(*pairs, answer=None, told=None, inside=None, up=60.0, **changes):
             door.heard(answer, now=100.0, up=up)
     return Scene(
         services,
-        [c for _, c in pairs if c],
+        [c for dummy, c in pairs if c],
         images={s["image"]: "sha256:new" for s in services if s["source"] == "build"},
         doors=doors,
         told={k: Told(v, [1], False) for k, v in (told or {}).items()},
@@ -610,7 +610,7 @@ def test_a_log_names_its_cause(line, cause):
 
 
 def test_every_cause_has_a_saying():
-    told = {_diagnose.cause_of(line.split("\n")) for line, _ in SAYINGS}
+    told = {_diagnose.cause_of(line.split("\n")) for line, dummy in SAYINGS}
     for _pattern, cause in _diagnose.WORDS:
         like = re.escape(cause).replace(r"\{0\}", ".+").replace(r"\{data\}", ".+")
         assert any(re.fullmatch(like, one) for one in told), cause
@@ -797,7 +797,9 @@ PAGE = ROOT / "docs" / "verification.md"
 
 def test_the_page_tells_every_sentence():
     told = {cell.strip() for line in PAGE.read_text().split("\n") for cell in line.split("|")}
-    examples = [sentence for _, sentence in [*CASES.values(), *STARTS.values(), *HOOKED.values()]]
+    examples = [
+        sentence for dummy, sentence in [*CASES.values(), *STARTS.values(), *HOOKED.values()]
+    ]
     missing = [sentence for sentence in examples if sentence not in told]
     assert not missing, "\n".join(missing)
 
