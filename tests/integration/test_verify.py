@@ -283,8 +283,9 @@ def test_what_is_well_passes_and_stays_when_a_later_commit_fails(platform: Platf
     # What starts slowly is waited for: the queue's port, and an app that warms up.
     services = {
         "web": web(migrate=migrate, seed=["sh", "-c", "echo wholly >> /data/log"]),
-        "warming": service("warms", **{"x-preview": {"health": {"start_period": "30s",
-                                                                 "retries": 1}}}),
+        "warming": service(
+            "warms", **{"x-preview": {"health": {"start_period": "30s", "retries": 1}}}
+        ),
         "worker": service("idles", **{"x-preview": WORKER}),
         "job": job,
         "queue": late | {"command": [*late["command"][:2], "sleep 5; exec nc -l -p 7000"]},
