@@ -140,14 +140,6 @@ def make(request: Request, check: bool = False) -> Result:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def cache_prune(name: str, builder: str = "") -> List[str]:
-    """The command that removes the cache mounts of a preview's builds, and no other."""
-    return [
-        "docker", "buildx", "prune", "--force", "--builder", builder or "default",
-        "--filter", 'description~="with id .{0}/"'.format(name),
-    ]  # fmt: skip
-
-
 # -- what a build may read ------------------------------------------------------------------------
 
 

@@ -474,8 +474,10 @@ def parse_told(output: str, secrets: Sequence[str] = ()) -> Dict[str, Told]:
     told = {}
     for ident in {*lines, *deaths, *ooms}:
         died = deaths.get(ident, [])
-        since = died[-2][1] if len(died) > 1 else 0
-        log = [text for at, text in lines.get(ident, []) if at > since]
+        # The last life that ended: the next one may have begun to speak already.
+        since, until = (died[-2][1], died[-1][1]) if len(died) > 1 else (0, float("inf"))
+        said = [(at, text) for at, text in lines.get(ident, []) if at > since]
+        log = [text for at, text in said if at <= until] or [text for at, text in said]
         codes = [code for code, _at in died]
         told[ident] = Told(presentable(log, secrets), codes, ident in ooms)
     return told

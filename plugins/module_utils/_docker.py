@@ -256,6 +256,14 @@ def anonymous(seen: Mapping[str, Any]) -> List[str]:
     return sorted(held | set(seen["state"].get("anonymous", [])))
 
 
+def cache_prune(name: str, builder: str = "") -> List[str]:
+    """The command that removes the cache mounts of a preview's builds, and no other."""
+    return [
+        "docker", "buildx", "prune", "--force", "--builder", builder or "default",
+        "--filter", 'description~="with id .{0}/"'.format(name),
+    ]  # fmt: skip
+
+
 def leftovers(seen: Dict[str, Any]) -> List[str]:
     """What still exists of a preview, one line each; empty when it is gone."""
     lines = [

@@ -29,6 +29,10 @@ options:
     description: Folder of the previews' state on this host.
     type: path
     required: true
+  builder:
+    description: The buildx builder that built its images, where it is not Docker's own.
+    type: str
+    default: ""
   timeout:
     description:
       - Seconds after which it fails while what is left stays the same. What appears late, such as
@@ -79,6 +83,7 @@ foreign:
 
 import os
 import shutil
+import subprocess
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -140,6 +145,21 @@ class Teardown:
         if ran.rc != 0 and lines:
             self.errors.append("{0}: {1}".format(" ".join(argv), "; ".join(lines)))
 
+    def prune(self):
+        """Begin to remove its builds' cache mounts: nothing has to wait for that but the end."""
+        command = _docker.cache_prune(self.name, self.module.params["builder"])
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, universal_newlines=True
+        )
+
+    def pruned(self, process):
+        """What is left of the cache mounts once that has ended, as lines."""
+        said = process.communicate()[1]
+        if process.returncode == 0:
+            return []
+        self.errors.append("docker buildx prune: {0}".format("; ".join(said.splitlines())))
+        return ["cache mounts of its builds"]
+
     def unlink(self, path):
         try:
             if os.path.isdir(path) and not os.path.islink(path):
@@ -175,6 +195,7 @@ def main():
             "name": {"type": "str", "required": True},
             "owner": {"type": "str", "required": True},
             "state_dir": {"type": "path", "required": True},
+            "builder": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 5},
             "settle": {"type": "int", "default": 0},
         },
@@ -184,6 +205,7 @@ def main():
     try:
         seen, foreign, gateway = work.observe()
         removed = _docker.leftovers(seen)
+        pruning = work.prune() if seen["images"] and not module.check_mode else None
         left = list(removed)
         began = time.monotonic()
         stuck, quiet = began + module.params["timeout"], began + module.params["settle"]
@@ -201,6 +223,8 @@ def main():
                 break
             if left != before:
                 stuck = time.monotonic() + module.params["timeout"]
+        if pruning:
+            left += work.pruned(pruning)
         if not module.check_mode:
             removed = [line for line in removed if line not in left]
     except _docker.EngineError as error:

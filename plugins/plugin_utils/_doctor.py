@@ -29,11 +29,11 @@ from ansible.utils.collection_loader._collection_finder import _get_collection_p
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _doctor,
     _doctor_facts,
+    _http,
     _names,
     _settings,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._doctor_facts import Facts
-from ansible_collections.ephemera.preview.plugins.plugin_utils import _http
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import (
     NOT_SETTINGS,
     PreviewAction,

@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -264,16 +265,25 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     platform.play("gateway", preview_gateway_state="absent").ok()
 
 
-@pytest.fixture
-def platform(gateway: Platform, tmp_path: Path) -> Iterator[Platform]:
-    """An app of its own for this test, with the tiny app on `main`; its previews go with it."""
-    repository = Repository.create(tmp_path / "app.git")
+@contextmanager
+def an_app(gateway: Platform, folder: Path, prefix: str = "t") -> Iterator[Platform]:
+    """An app of its own with the tiny app on `main`; its previews go with it."""
+    repository = Repository.create(folder / "app.git")
     repository.commit("refs/heads/main", "The tiny app", files=TINY)
-    app = "t" + uuid.uuid4().hex[:6]
-    mine = Platform(tmp_path / "platform", gateway.state, gateway.port, app, repository)
+    app = prefix + uuid.uuid4().hex[:6]
+    mine = Platform(folder / "platform", gateway.state, gateway.port, app, repository)
     before = holdings()
-    yield mine
-    for folder in sorted((mine.state / "previews").glob(f"{app}-pr-*")):
-        mine.down(int(folder.name.rsplit("-", 1)[1])).ok()
+    try:
+        yield mine
+    finally:
+        for preview in sorted((mine.state / "previews").glob(f"{app}-pr-*")):
+            mine.down(int(preview.name.rsplit("-", 1)[1])).ok()
     left = {line for line in holdings() - before if app in line}
     assert not left, f"left behind by this test: {sorted(left)}"
+
+
+@pytest.fixture
+def platform(gateway: Platform, tmp_path: Path) -> Iterator[Platform]:
+    """An app of its own for this test."""
+    with an_app(gateway, tmp_path) as mine:
+        yield mine

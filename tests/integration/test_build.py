@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ephemera.preview.plugins.module_utils import _build
+from ansible_collections.ephemera.preview.plugins.module_utils import _build, _docker
 from ansible_collections.ephemera.preview.plugins.module_utils._build import (
     BuildFailed,
     Request,
@@ -121,7 +121,7 @@ def previews(tmp_path: Path) -> Iterator[Any]:
                       f"reference=ephemera-preview/{preview.name}/*").split()  # fmt: skip
         if mine:
             docker("image", "rm", "--force", *mine)
-        subprocess.run(_build.cache_prune(preview.name), check=True, capture_output=True)
+        subprocess.run(_docker.cache_prune(preview.name), check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -389,7 +389,7 @@ def test_cache_mounts_are_a_previews_own(previews: Any) -> None:
     second.request = second.request._replace(trusted=False)
     assert look(second) == "", "nor with its own from another level of trust"
 
-    subprocess.run(_build.cache_prune(second.name), check=True, capture_output=True)
+    subprocess.run(_docker.cache_prune(second.name), check=True, capture_output=True)
     assert look(second) == "", "its own is pruned"
     assert look(first) == first.name, "another's is not"
 

@@ -68,10 +68,13 @@ def test_foreign_things_and_neighbours_stay(platform: Platform) -> None:
     assert platform.traces() == before
 
 
-def test_anonymous_volumes_and_old_images_go_too(platform: Platform) -> None:
+def test_anonymous_volumes_old_images_and_cache_mounts_go_too(platform: Platform) -> None:
     """An image's VOLUMEs, also those of a service that a redeploy drops: Compose forgets them."""
     before = platform.traces()
-    volumes = f"{TINY['Dockerfile']}RUN echo {platform.app}\nVOLUME /one /two\n"
+    volumes = (
+        f"{TINY['Dockerfile']}VOLUME /one /two\n"
+        f"RUN --mount=type=cache,target=/c echo {platform.app} > /c/x\n"
+    )
     extra = COMPOSE.replace(
         "  cache:\n", '  extra:\n    build: .\n    x-preview: {expose: "off"}\n  cache:\n', 1
     )
@@ -84,7 +87,10 @@ def test_anonymous_volumes_and_old_images_go_too(platform: Platform) -> None:
     platform.up(1, first).ok()
     platform.up(1, second).ok()
     assert platform.get(1) == (200, "two\n")
+    mount = f'with id "{platform.name(1)}/'
+    assert mount in docker("buildx", "du", "--verbose")
     platform.down(1).ok()
+    assert mount not in docker("buildx", "du", "--verbose")
     assert platform.traces() == before
 
 

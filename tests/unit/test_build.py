@@ -6,7 +6,11 @@ import re
 from typing import Any
 
 import pytest
-from ansible_collections.ephemera.preview.plugins.module_utils import _build, _build_log
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _build,
+    _build_log,
+    _docker,
+)
 
 
 def may_read(source: str, **policy: Any) -> str:
@@ -116,7 +120,7 @@ def test_without_frontend(before: str, after: str) -> None:
 
 
 def test_prune_is_of_one_preview() -> None:
-    command = _build.cache_prune("shop-pr-1")
+    command = _docker.cache_prune("shop-pr-1")
     expression = re.findall(r'~="(.*)"', command[-1])[0]
     told = 'cached mount /c from exec /bin/sh -c x with id "{0}/pip"'
     assert re.search(expression, told.format("shop-pr-1"))

@@ -662,7 +662,7 @@ def test_log_lines_cannot_pose_as_facts():
 
 
 def test_of_a_loop_only_the_last_life_is_told():
-    lives = [f"log\tworker-1\t{STAMP.format(n)} life {n}\n" for n in range(3)]
+    lives = [f"log\tworker-1\t{STAMP.format(n)} life {n}\n" for n in range(4)]
     deaths = [f"die\tworker-1\t{n} {NOON + n * 10**9 + 5 * 10**8}\n" for n in range(3)]
     told = _diagnose.parse_told("".join(lives + deaths))["worker-1"]
     assert (told.log, told.codes, told.oom) == (["life 2"], [0, 1, 2], False)
