@@ -290,6 +290,7 @@ def grants(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Grants:
         "PREVIEW_NUMBER": str(preview["number"]),
         "PREVIEW_URL": preview["url"],
     }
+    variables.update(_project.reporting(preview, settings))
     variables.update(settings["preview_environment"])
     secrets = dict(settings["preview_secrets"]) if preview["trusted"] else {}
     if settings["preview_secret_key"]:

@@ -88,7 +88,7 @@ def _healthcheck(planned: Mapping[str, Any], service: Mapping[str, Any]) -> Dict
 
 def _in_tree(preview: Mapping[str, Any], path: str) -> str:
     """A path relative to the checkout as one of the host, inside the exported tree."""
-    return posixpath.normpath(posixpath.join(preview["dir"], "source", path))
+    return posixpath.normpath(posixpath.join(preview["dir"], "source", preview["commit"], path))
 
 
 def _files(preview: Mapping[str, Any], given: Mapping[str, Any]) -> Dict[str, Any]:
@@ -119,10 +119,8 @@ def _mounts(preview: Mapping[str, Any], service: Mapping[str, Any]) -> List[Dict
     return mounts
 
 
-def observability(
-    preview: Mapping[str, Any], service: str, settings: Mapping[str, Any]
-) -> Dict[str, str]:
-    """Variables that tie what a service reports to its preview and commit, where set."""
+def reporting(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Dict[str, str]:
+    """Where errors and traces go, where that is set, tied to the preview and its commit."""
     variables = {}
     if settings.get("preview_sentry_dsn"):
         variables["SENTRY_DSN"] = settings["preview_sentry_dsn"]
@@ -130,12 +128,21 @@ def observability(
         variables["SENTRY_RELEASE"] = preview["commit"]
     if settings.get("preview_otel_endpoint"):
         variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = settings["preview_otel_endpoint"]
-        variables["OTEL_SERVICE_NAME"] = "{0}-{1}".format(preview["name"], service)
         variables["OTEL_RESOURCE_ATTRIBUTES"] = (
             "service.version={0},deployment.environment.name={1}".format(
                 preview["commit"], preview["name"]
             )
         )
+    return variables
+
+
+def observability(
+    preview: Mapping[str, Any], service: str, settings: Mapping[str, Any]
+) -> Dict[str, str]:
+    """What every service gets of that, with its name."""
+    variables = reporting(preview, settings)
+    if "OTEL_EXPORTER_OTLP_ENDPOINT" in variables:
+        variables["OTEL_SERVICE_NAME"] = "{0}-{1}".format(preview["name"], service)
     return variables
 
 

@@ -139,8 +139,11 @@ class Exported(NamedTuple):
     missing: List[str]
 
 
-def export(dest: str, commit: str, origin: Origin, limits: Limits) -> Exported:
-    """Bring `commit` to `<dest>/source`, through the bare repository `<dest>/source.git`.
+def export(dest: str, commit: str, origin: Origin, limits: Limits, keep: str = "") -> Exported:
+    """Bring `commit` to `<dest>/source/<commit>`, through the bare repository `<dest>/source.git`.
+
+    The tree of `keep` stays, the commit that is deployed: its files are bound into containers. Those
+    of other commits go.
 
     Raises SourceRefused. Everything is made in a folder of this run's own and then renamed: a
     killed run, or a git that outlived one, leaves what stood there before.
@@ -149,7 +152,7 @@ def export(dest: str, commit: str, origin: Origin, limits: Limits) -> Exported:
     done = exported(dest, commit)
     if done:
         return done
-    git_dir, path, marker = _places(dest)
+    git_dir, path, marker = _places(dest, commit)
     _make_private(dest)
     _sweep(dest)
     work = tempfile.mkdtemp(prefix=".source-", dir=dest)
@@ -164,7 +167,7 @@ def export(dest: str, commit: str, origin: Origin, limits: Limits) -> Exported:
         _write(os.path.join(git.git_dir, "exported"), "{0} {1}\n".format(commit, tree))
         # The marker goes first and comes last: it never stands beside another commit's tree.
         _remove(marker)
-        _replace(path, files)
+        _settle(path, files, keep)
         _replace(git_dir, git.git_dir)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -173,16 +176,16 @@ def export(dest: str, commit: str, origin: Origin, limits: Limits) -> Exported:
 
 def exported(dest: str, commit: str) -> Optional[Exported]:
     """The commit, where an earlier run has brought it to `dest`."""
-    git_dir, path, marker = _places(dest)
+    git_dir, path, marker = _places(dest, commit)
     marked = _read(marker).split()
     if len(marked) != 2 or marked[0] != commit or not os.path.isdir(path):
         return None
     return Exported(commit, marked[1], path, git_dir, False, _lfs_missing(path))
 
 
-def _places(dest: str) -> Tuple[str, str, str]:
+def _places(dest: str, commit: str) -> Tuple[str, str, str]:
     git_dir = os.path.join(dest, "source.git")
-    return git_dir, os.path.join(dest, "source"), os.path.join(git_dir, "exported")
+    return git_dir, os.path.join(dest, "source", commit), os.path.join(git_dir, "exported")
 
 
 def object_ids(git_dir: str, commit: str, paths: Iterable[str]) -> Dict[str, Optional[str]]:
@@ -753,6 +756,20 @@ def _write(path: str, text: str) -> None:
 def _remove(path: str) -> None:
     if os.path.lexists(path):
         os.unlink(path)
+
+
+def _settle(path: str, files: str, keep: str) -> None:
+    """Put the tree `files` at `path`, and remove what lies beside it but the tree of `keep`."""
+    parent, name = os.path.split(path)
+    if not os.path.isdir(parent):
+        os.mkdir(parent, 0o700)
+    for other in os.listdir(parent):
+        if other not in (name, keep):
+            # By name at once, so that what a killed run leaves is never half a tree.
+            os.rename(os.path.join(parent, other), files + ".old." + other)
+    # One that is there is whole, and containers may hold its very files.
+    if not os.path.isdir(path):
+        os.rename(files, path)
 
 
 def _replace(path: str, new: str) -> None:

@@ -159,7 +159,7 @@ EXAMPLES = r"""
   ephemera.preview.build:
     name: shop-pr-42
     folder: /var/lib/ephemera-preview/previews/shop-pr-42
-    checkout: /var/lib/ephemera-preview/previews/shop-pr-42/source
+    checkout: /var/lib/ephemera-preview/previews/shop-pr-42/source/0123456789abcdef0123456789abcdef01234567
     services:
       - name: web
         image: ephemera-preview/shop-pr-42/web:5f3c9d2f0b7e

@@ -36,10 +36,14 @@ options:
     required: true
   dest:
     description:
-      - The folder for it. The files come to C(source) in it. C(source.git) beside them is a bare
-        repository, which makes the next fetch a small one.
+      - The folder for it. The files come to C(source/<commit>) in it. C(source.git) beside them is
+        a bare repository, which makes the next fetch a small one.
     type: path
     required: true
+  keep:
+    description: A commit whose files stay there too. Those of other commits go.
+    type: str
+    default: ""
   url:
     description:
       - Where the repository is. C(https://), C(ssh://), C(user@host:path) or the absolute path of a
@@ -173,6 +177,7 @@ def main() -> None:
         argument_spec={
             "commit": {"type": "str", "required": True},
             "dest": {"type": "path", "required": True},
+            "keep": {"type": "str", "default": ""},
             "url": {"type": "str"},
             "ref": {"type": "str"},
             "checkout": {"type": "path"},
@@ -203,7 +208,7 @@ def main() -> None:
     if module.check_mode and not _source.exported(dest, wanted["commit"]):
         dest = temporary = temporary_folder()
     try:
-        result = _source.export(dest, wanted["commit"], origin, limits)
+        result = _source.export(dest, wanted["commit"], origin, limits, wanted["keep"])
     except (_source.SourceRefused, OSError) as refused:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)

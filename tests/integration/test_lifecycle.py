@@ -154,8 +154,11 @@ def test_a_lease_of_a_run_elsewhere_holds_until_it_expires(platform: Platform) -
 
 
 def test_until_deploy_a_failure_leaves_the_previous_version_serving(platform: Platform) -> None:
+    bound = COMPOSE.replace('"cache:/data"]', '"cache:/data", "./conf:/conf:ro"]')
+
     def change(text: str, **files: str) -> str:
-        return platform.repository.pull_request(1, text, files={"www/index.html": text} | files)
+        files = {"www/index.html": text, "conf/text": text, "compose.yaml": bound} | files
+        return platform.repository.pull_request(1, text, files=files)
 
     platform.up(1, change("good")).ok()
     serving = docker("ps", "--quiet", "--filter", f"name={platform.name(1)}-web")
@@ -165,6 +168,7 @@ def test_until_deploy_a_failure_leaves_the_previous_version_serving(platform: Pl
     assert (up.result["failure"]["stage"], up.result["outcome"]) == ("build", "failed")
     assert "no such tool" in "\n".join(up.result["failure"]["log"])
     assert platform.get(1) == (200, "good")
+    assert platform.exec(1, "cache", "cat", "/conf/text") == "good"
 
     broken = change(
         "no migration",
@@ -177,8 +181,9 @@ def test_until_deploy_a_failure_leaves_the_previous_version_serving(platform: Pl
     assert platform.get(1) == (200, "good")
     assert docker("ps", "--quiet", "--filter", f"name={platform.name(1)}-web") == serving
 
-    platform.up(1, change("mended", **{"compose.yaml": COMPOSE})).ok()
+    platform.up(1, change("mended", Dockerfile=str(TINY["Dockerfile"]))).ok()
     assert platform.get(1) == (200, "mended")
+    assert platform.exec(1, "cache", "cat", "/conf/text") == "mended"
 
 
 # -- changed behind our back ---------------------------------------------------------------------

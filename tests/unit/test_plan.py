@@ -170,7 +170,8 @@ def test_a_file_from_the_checkout_is_bound_read_only_from_our_tree():
         {"type": "bind", "source": "./conf/app.ini", "target": "/etc/app.ini"}
     ]
     (mount,) = complete(of).project["services"]["web"]["volumes"]
-    assert mount["source"] == "/var/lib/ephemera-preview/previews/shop-pr-42/source/conf/app.ini"
+    tree = f"/var/lib/ephemera-preview/previews/shop-pr-42/source/{COMMIT}"
+    assert mount["source"] == tree + "/conf/app.ini"
     assert mount["read_only"] is True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _plan, _project
-from test_plan import complete, identity, shop
+from test_plan import COMMIT, complete, identity, settings, shop
 
 
 def web(**service):
@@ -39,7 +39,7 @@ def test_a_bind_cannot_be_written_nor_make_a_path():
     assert web(volumes=[mount])["volumes"] == [
         {
             "type": "bind",
-            "source": "/var/lib/ephemera-preview/previews/shop-pr-42/source/conf",
+            "source": f"/var/lib/ephemera-preview/previews/shop-pr-42/source/{COMMIT}/conf",
             "target": "/c",
             "read_only": True,
             "bind": {"create_host_path": False},
@@ -75,6 +75,10 @@ def test_reports_of_an_app_carry_its_preview_and_commit_where_set():
     project = complete(own, preview_sentry_dsn="https://k@sentry.example.com/1").project
     assert project["services"]["web"]["environment"]["SENTRY_DSN"] == "mine"
     assert not _project.observability(identity(), "web", {})
+    dsn = "https://k@sentry.example.com/1"
+    granted = _plan.grants(identity(), settings(preview_sentry_dsn=dsn)).variables
+    assert (granted["SENTRY_DSN"], granted["SENTRY_RELEASE"]) == (dsn, COMMIT)
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" not in granted
 
 
 @pytest.mark.parametrize(

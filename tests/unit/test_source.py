@@ -154,7 +154,7 @@ def test_exports_exactly_the_commit(tmp_path: Path, repository: Repository) -> N
     assert got.tree == git(repository.path, "rev-parse", commit + "^{tree}")
     assert (got.changed, got.missing) == (True, [])
     files = Path(got.path)
-    assert files == tmp_path / "state" / "source"
+    assert files == tmp_path / "state" / "source" / commit
     assert sorted(p.name for p in files.iterdir()) == ["README", "app.py", "deep", "link", "run.sh"]
     assert (files / "deep/er/file").read_bytes() == b"\x00\r\n\xff"
     assert stat.S_IMODE((files / "run.sh").stat().st_mode) == 0o755
@@ -264,8 +264,28 @@ def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path, repository: Repos
     shutil.rmtree(state / "source")
     got = export(tmp_path, repository.head, url=str(repository.path), ref=PULL)
     assert got.changed
-    assert (state / "source" / "app.py").exists()
+    assert (state / "source" / repository.head / "app.py").exists()
     assert sorted(p.name for p in state.iterdir()) == ["source", "source.git"]
+
+
+def test_files_that_are_in_use_stay(tmp_path: Path, repository: Repository) -> None:
+    """Containers hold folders, not names: what is deployed keeps its very files."""
+    trees = tmp_path / "state" / "source"
+    origin: dict[str, Any] = {"url": str(repository.path), "ref": PULL}
+
+    def export_beside(commit: str) -> list[str]:
+        _source.export(str(tmp_path / "state"), commit, Origin(**origin), Limits(), deployed)
+        return sorted(path.name for path in trees.iterdir())
+
+    deployed = repository.head
+    assert export_beside(deployed) == [deployed]
+    held = (trees / deployed).stat().st_ino
+    second = repository.pull({"app.py": b"second"})
+    assert export_beside(second) == sorted([deployed, second])
+    third = repository.pull({"app.py": b"third"})
+    assert export_beside(third) == sorted([deployed, third])
+    assert export_beside(deployed) == [deployed]
+    assert (trees / deployed).stat().st_ino == held
 
 
 def test_killed_in_the_middle_of_a_fetch(tmp_path: Path, repository: Repository) -> None:
@@ -287,7 +307,7 @@ def test_killed_in_the_middle_of_a_fetch(tmp_path: Path, repository: Repository)
         time.sleep(0.002)
     run.kill()
     assert run.wait() == -9, "killed while git receives"
-    assert (state / "source/app.py").exists()
+    assert (state / "source" / first / "app.py").exists()
     assert not export(tmp_path, first, url=str(repository.path)).changed
     assert export(tmp_path, commit, url=str(repository.path)).changed
     assert sorted(p.name for p in state.iterdir()) == ["source", "source.git"]
