@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible.errors import AnsibleActionFail
 from ansible_collections.ephemera.preview.plugins.module_utils import _announce, _lease, _plan
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction, show
 
@@ -72,9 +73,12 @@ class ActionModule(PreviewAction):
         if report["outcome"] == "failed":
             state["failure"] = report["failure"]
         if report["outcome"] != "removed":
-            self.on_host(
-                _lease.command("keep", preview, "up", 60), stdin=json.dumps(state, sort_keys=True)
-            )
+            try:
+                self.lease("keep", preview, "up", 60, stdin=json.dumps(state, sort_keys=True))
+            except AnsibleActionFail:
+                # A run that failed has said why already; one that is ready has to hold it to be so.
+                if report["outcome"] != "failed":
+                    raise
         self.on_host(_lease.command("drop", preview, "up", 0))
 
 

@@ -50,7 +50,11 @@ class ActionModule(PreviewAction):
         }
         if self._task.check_mode:
             return result
-        superseded = self._hold(arguments, state)
+        try:
+            superseded = self._hold(arguments, state)
+        except AnsibleActionFail as failure:
+            # What is registered by this task no longer tells.
+            raise AnsibleActionFail(str(failure), result={"stage": arguments["name"]}) from None
         result["superseded"] = superseded or result["superseded"]
         if len(stages) == 1:
             self._end_one_offs(preview, again=bool(superseded))
@@ -66,32 +70,15 @@ class ActionModule(PreviewAction):
         held = _lease.parse(preview["observed"]["lease"])
         first = not arguments["progress"].get("stages")
         seconds = max(preview["settings"]["preview_lease"], arguments["timeout"] + 60)
-        ran = self.on_host(
-            _lease.command(
-                "take" if first else "keep",
-                preview,
-                kind,
-                seconds,
-                dead=held.owner if held and _lease.is_dead(held) else "",
-            ),
+        return self.lease(
+            "take" if first else "keep",
+            preview,
+            kind,
+            seconds,
             # A preview that goes has nothing to record, and its folder may not exist.
             stdin="" if kind == "down" else json.dumps(state, sort_keys=True),
+            dead=held.owner if held and _lease.is_dead(held) else "",
         )
-        verdict, dummy, rest = ran.out.strip().partition(" ")
-        if ran.rc != 0 or verdict not in ("ok", "held"):
-            raise AnsibleActionFail(
-                f"The lease of {preview['name']} could not be written under "
-                f"{preview['state_dir']}: {(ran.err or ran.out).strip()} "
-                "Check that the folder of preview_state_dir can be written there."
-            )
-        if verdict == "held":
-            other = _lease.parse(rest)
-            if other is None:
-                raise AnsibleActionFail(
-                    f"{preview['name']} was taken down while this run was working on it."
-                )
-            raise AnsibleActionFail(_lease.refusal(preview["name"], other, int(time.time())))
-        return rest.removeprefix("over ").split(" ")[0] if rest else ""
 
     def _end_one_offs(self, preview: dict[str, Any], again: bool) -> None:
         """A killed run's migration goes on by itself; two of them must not meet."""

@@ -33,7 +33,7 @@ class ActionModule(PreviewAction):
             return {"changed": False, "skipped": True, "msg": "There is nothing to verify yet."}
         preview, whole = arguments["preview"], arguments["only"] == "all"
         settings = self.settings(task_vars)
-        seen = self._observe(preview)
+        seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
         mine = seen["previews"][preview["name"]]
         scene = _diagnose.Scene(
             [s for s in preview["services"] if whole or s["data"]],
@@ -69,12 +69,6 @@ class ActionModule(PreviewAction):
                 return scene, spent or findings[0]
             time.sleep(min(_diagnose.POLL, end - now))
             scene = scene._replace(containers=self._look(preview))
-
-    def _observe(self, preview: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return _docker.observe(self.on_host, preview["state_dir"], preview["name"])
-        except _docker.EngineError as error:
-            raise AnsibleActionFail(str(error)) from None
 
     def _look(self, preview: dict[str, Any]) -> list[_diagnose.Container]:
         argv = ["sh", "-c", _diagnose.LOOK, "look", preview["name"], _diagnose.LOOK_FORMAT]

@@ -36,7 +36,7 @@ def report(
     told = None
     if outcome == "failed":
         told = {
-            "stage": stages[-1]["name"] if stages else "plan",
+            "stage": failure.get("stage") or (stages[-1]["name"] if stages else "plan"),
             "sentence": harmless(str(failure.get("msg") or "no reason was given")),
             "log": [harmless(line) for line in failure.get("log", [])][-20:],
         }

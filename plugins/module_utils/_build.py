@@ -301,7 +301,9 @@ def _check(request: Request) -> None:
             )
         for arg in service.build.get("args") or {}:
             if not _WORD.fullmatch(arg) or arg.upper().startswith(("BUILDKIT_", "BUILDX_")):
-                raise BuildFailed("services.{0}: {1!r} is no build argument.".format(*service, arg))
+                raise BuildFailed(
+                    "services.{0}: {1!r} is no build argument.".format(service.name, arg)
+                )
 
 
 class _Maker:

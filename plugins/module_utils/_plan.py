@@ -305,6 +305,8 @@ def secret_values(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Li
     values += [str(v) for v in settings["preview_auth_users"].values()]
     values += [str(r.get("password", "")) for r in settings["preview_registries"]]
     values += [settings["preview_source_token"], settings["preview_secret_key"]]
+    values += [str(v) for v in settings["preview_gateway_acme_environment"].values()]
+    values += [str(v) for v in settings["preview_proxy"].values() if "@" in str(v)]
     if settings["preview_secret_key"]:
         values.append(derive(settings["preview_secret_key"], preview, "app"))
     return sorted({v for v in values if len(v) >= 4}, key=len, reverse=True)
@@ -383,12 +385,14 @@ def _resources(
     return asked
 
 
-def _is_data(name: str, services: Mapping[str, Any], apps: Set[str]) -> bool:
-    """Image-only services that nobody outside talks to: databases, caches, queues."""
-    if name in apps:
-        return False
-    needs = services[name].get("depends_on") or {}
-    return all(n in services and _is_data(n, services, apps) for n in needs)
+def _data(services: Mapping[str, Any], apps: Set[str]) -> Set[str]:
+    """Image-only services that need nothing else: databases, caches, queues."""
+    data = set(services) - apps
+    while True:
+        stay = {name for name in data if data.issuperset(services[name].get("depends_on") or {})}
+        if stay == data:
+            return data
+        data = stay
 
 
 def allocate(pools: Sequence[str], taken: Sequence[str], seed: str, count: int) -> List[str]:
@@ -467,14 +471,15 @@ def complete(
         or name in prebuilt
         or any(_hooks(x.get(name, {})).values())
     }
-    completes = {
+    data = _data(services, apps)
+    awaited = {
         needed
         for service in services.values()
         for needed, how in (service.get("depends_on") or {}).items()
         if how.get("condition") == "service_completed_successfully"
     }
     # One that says it is not to be started again, and that nobody talks to, has a job to end.
-    completes |= {
+    completes = awaited | {
         name
         for name, service in services.items()
         if service.get("restart") == "no" and name not in exposed and "healthcheck" not in service
@@ -504,8 +509,9 @@ def complete(
                 .replace("{number}", str(preview["number"])),
                 "build": build and dict(build, digest=definition["digests"].get(name, "")),
                 "built_from": built_from,
-                "data": _is_data(name, services, apps),
+                "data": name in data,
                 "completes": name in completes,
+                "awaited": name in awaited,
                 "replicas": min(1, replicas) if exactly_one else replicas,
                 "exactly_one": exactly_one,
                 "resources": _resources(name, service, wish.get("size"), settings, notes),

@@ -142,8 +142,8 @@ class Exported(NamedTuple):
 def export(dest: str, commit: str, origin: Origin, limits: Limits, keep: str = "") -> Exported:
     """Bring `commit` to `<dest>/source/<commit>`, through the bare repository `<dest>/source.git`.
 
-    The tree of `keep` stays, the commit that is deployed: its files are bound into containers. Those
-    of other commits go.
+    The tree of `keep` stays, the commit that is deployed: containers hold its files. Those of other
+    commits go.
 
     Raises SourceRefused. Everything is made in a folder of this run's own and then renamed: a
     killed run, or a git that outlived one, leaves what stood there before.

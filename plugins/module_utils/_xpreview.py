@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import shlex
 import traceback
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
@@ -440,7 +441,7 @@ def _hook(value: Any, path: Path, found: List[Problem]) -> Optional[Dict[str, An
         return None
     return {
         "command": command,
-        "timeout": _time(timeout, HOOK_TIMEOUT, path + ("timeout",), found),
+        "timeout": math.ceil(_time(timeout, HOOK_TIMEOUT, path + ("timeout",), found)),
     }
 
 

@@ -119,7 +119,7 @@ seealso:
 EXAMPLES = r"""
 - name: Read the definition of the shop at this commit
   ephemera.preview.app_info:
-    path: /var/lib/ephemera-preview/previews/shop-pr-42/source/0123456789abcdef0123456789abcdef01234567
+    path: /srv/previews/shop-pr-42/source/1f7a7a472abf3dd9643fd615f6da379c4acb3e3a
     git_dir: /var/lib/ephemera-preview/previews/shop-pr-42/source.git
     commit: 1f7a7a472abf3dd9643fd615f6da379c4acb3e3a
     project: shop-pr-42

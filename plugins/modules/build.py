@@ -159,7 +159,7 @@ EXAMPLES = r"""
   ephemera.preview.build:
     name: shop-pr-42
     folder: /var/lib/ephemera-preview/previews/shop-pr-42
-    checkout: /var/lib/ephemera-preview/previews/shop-pr-42/source/0123456789abcdef0123456789abcdef01234567
+    checkout: /srv/previews/shop-pr-42/source/1f7a7a472abf3dd9643fd615f6da379c4acb3e3a
     services:
       - name: web
         image: ephemera-preview/shop-pr-42/web:5f3c9d2f0b7e
@@ -266,6 +266,8 @@ def main() -> None:
         )
         for service in wanted["services"]
     )
+    # YAML reads a token of digits as a number.
+    wanted["secrets"] = {name: str(value) for name, value in wanted["secrets"].items()}
     wanted["memory"] <<= 20
     wanted["disk"] <<= 30
     for name in ("registries", "frontends", "base_images"):

@@ -6,12 +6,18 @@
 from __future__ import annotations
 
 import shlex
+import time
 from typing import Any, Iterable, Sequence
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.ephemera.preview.plugins.module_utils import _plan, _settings
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _docker,
+    _lease,
+    _plan,
+    _settings,
+)
 from ansible_collections.ephemera.preview.plugins.module_utils._docker import Ran
 
 # Ours, but made by the playbooks, not set by anybody.
@@ -39,6 +45,8 @@ class PreviewAction(ActionBase):
             outcome = self.act(arguments, task_vars or {})
         except AnsibleActionFail as failure:
             outcome = dict(failure.result, failed=True, changed=False, msg=str(failure))
+        except _docker.EngineError as error:
+            outcome = {"failed": True, "changed": False, "msg": str(error)}
         if outcome.get("failed"):
             # What failed may repeat what an app or a program has said.
             outcome = self._redacted(outcome, arguments, task_vars or {})
@@ -75,3 +83,34 @@ class PreviewAction(ActionBase):
             shlex.join(argv), in_data=stdin.encode() if stdin is not None else None
         )
         return Ran(ran["rc"], ran["stdout"], ran["stderr"])
+
+    def lease(
+        self,
+        action: str,
+        preview: dict[str, Any],
+        kind: str,
+        seconds: int,
+        *,
+        stdin: str = "",
+        dead: str = "",
+    ) -> str:
+        """Take or keep a preview's lease, and write its state under it where that is given.
+
+        :returns: the owner of the lease that this one ended, or nothing.
+        """
+        ran = self.on_host(_lease.command(action, preview, kind, seconds, dead=dead), stdin=stdin)
+        verdict, dummy, rest = ran.out.strip().partition(" ")
+        if ran.rc != 0 or verdict not in ("ok", "held"):
+            raise AnsibleActionFail(
+                f"The lease of {preview['name']} could not be written under "
+                f"{preview['state_dir']}: {(ran.err or ran.out).strip()} "
+                "Check that the folder of preview_state_dir can be written there."
+            )
+        if verdict == "held":
+            other = _lease.parse(rest)
+            if other is None:
+                raise AnsibleActionFail(
+                    f"{preview['name']} was taken down while this run was working on it."
+                )
+            raise AnsibleActionFail(_lease.refusal(preview["name"], other, int(time.time())))
+        return rest.removeprefix("over ").partition(" ")[0]

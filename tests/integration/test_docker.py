@@ -123,7 +123,7 @@ services:
     profiles: [tools]
 volumes: {data: {}}
 configs:
-  banner: {content: "for ${PREVIEW_NAME}"}
+  banner: {content: "for ${PREVIEW_NAME} at $$5"}
 """,
 }
 
@@ -168,7 +168,7 @@ def test_what_a_compose_file_says_comes_true(rich: Platform) -> None:
         "ME": urls["web"],
         "PRICE": "5$",
     }
-    assert rich.exec(1, "web", "cat", "/etc/banner") == f"for {name}"
+    assert rich.exec(1, "web", "cat", "/etc/banner") == f"for {name} at $5"
     assert rich.exec(1, "web", "cat", "/notes.txt") == "read only"
     with pytest.raises(AssertionError, match="Read-only"):
         rich.exec(1, "web", "sh", "-c", "echo no > /notes.txt")

@@ -509,8 +509,8 @@ def test_secrets_and_configs_out_of_variables(tmp_path: Path) -> None:
         "secrets: {s: {environment: GRANTED}}\nconfigs: {c: {environment: GRANTED}}\n"
     )
     found = read(tmp_path, text, variables={"GRANTED": "a$b"})
-    assert found.secrets == {"s": {"content": "a$$b"}}
-    assert found.configs == {"c": {"content": "a$$b"}}
+    assert found.secrets == {"s": {"content": "a$b"}}
+    assert found.configs == {"c": {"content": "a$b"}}
     for each in refused(tmp_path, text.replace("GRANTED", "HOME")):
         assert ".environment: HOME is refused: nobody grants HOME" in each
 
