@@ -83,7 +83,6 @@ foreign:
 
 import os
 import shutil
-import subprocess
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -146,18 +145,11 @@ class Teardown:
             self.errors.append("{0}: {1}".format(" ".join(argv), "; ".join(lines)))
 
     def prune(self):
-        """Begin to remove its builds' cache mounts: nothing has to wait for that but the end."""
-        command = _docker.cache_prune(self.name, self.module.params["builder"])
-        return subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, universal_newlines=True
-        )
-
-    def pruned(self, process):
-        """What is left of the cache mounts once that has ended, as lines."""
-        said = process.communicate()[1]
-        if process.returncode == 0:
+        """Remove its builds' cache mounts; what is left of them, as lines."""
+        ran = self.run(_docker.cache_prune(self.name, self.module.params["builder"]))
+        if ran.rc == 0:
             return []
-        self.errors.append("docker buildx prune: {0}".format("; ".join(said.splitlines())))
+        self.errors.append("docker buildx prune: {0}".format("; ".join(ran.err.splitlines())))
         return ["cache mounts of its builds"]
 
     def unlink(self, path):
@@ -205,7 +197,7 @@ def main():
     try:
         seen, foreign, gateway = work.observe()
         removed = _docker.leftovers(seen)
-        pruning = work.prune() if seen["images"] and not module.check_mode else None
+        built = bool(seen["images"])
         left = list(removed)
         began = time.monotonic()
         stuck, quiet = began + module.params["timeout"], began + module.params["settle"]
@@ -223,8 +215,8 @@ def main():
                 break
             if left != before:
                 stuck = time.monotonic() + module.params["timeout"]
-        if pruning:
-            left += work.pruned(pruning)
+        if built and not module.check_mode:
+            left += work.prune()
         if not module.check_mode:
             removed = [line for line in removed if line not in left]
     except _docker.EngineError as error:
