@@ -36,7 +36,7 @@ class ActionModule(PreviewAction):
         report = _announce.report(
             preview, progress, outcome, arguments["failure"], now=int(time.time())
         )
-        report["notes"] += arguments["notes"]
+        report["notes"] += [_announce.harmless(note) for note in arguments["notes"]]
         report = _plan.redact(report, _plan.secret_values(preview, settings))
         if not self._task.check_mode:
             self._close(arguments, report)

@@ -8,14 +8,18 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List, Mapping
 
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
-# Runners read a command at the start of a line, white space apart.
-_CI_COMMAND = re.compile(r"^(\s*)([:#])(?=:|#\[|#vso\[)", re.MULTILINE)
+from ansible_collections.ephemera.preview.plugins.module_utils._refusal import unobeyed
+
+_CONTROL = re.compile(
+    "\x1b\\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+)
+# GitHub's runner reads this at the start of a line, white space apart.
+_CI_COMMAND = re.compile(r"^(\s*):(?=:)", re.MULTILINE)
 
 
 def harmless(text: str) -> str:
     """Log text of a preview without control characters, and with nothing CI takes as a command."""
-    return _CI_COMMAND.sub(r"\1\2 ", _CONTROL.sub("", text.replace("\r\n", "\n")))
+    return unobeyed(_CI_COMMAND.sub(r"\1: ", _CONTROL.sub("", text.replace("\r\n", "\n"))))
 
 
 def report(
@@ -55,7 +59,7 @@ def report(
         "stages": stages,
         "seconds": sum(s["seconds"] for s in stages),
         "failure": told,
-        "notes": list(preview.get("notes", [])),
+        "notes": [harmless(note) for note in preview.get("notes", [])],
     }
 
 
@@ -124,7 +128,8 @@ def markdown(of: Mapping[str, Any]) -> str:
     if of["stages"]:
         out.append("Stages: " + ", ".join("{name} {seconds} s".format(**s) for s in of["stages"]))
         out.append("")
-    out += ["> " + re.sub(r"\s+", " ", w) for w in of["notes"]]
+    if of["notes"]:
+        out.append(_fence("\n".join(of["notes"])))
     return "\n".join(out) + "\n"
 
 

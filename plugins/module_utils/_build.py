@@ -31,7 +31,10 @@ from ansible_collections.ephemera.preview.plugins.module_utils._checkout import 
     Checkout,
     PathRefused,
 )
-from ansible_collections.ephemera.preview.plugins.module_utils._checks import image_name
+from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
+    image_name,
+    steers_builder,
+)
 from ansible_collections.ephemera.preview.plugins.module_utils._run import Ended, limited
 
 AT_ONCE = 3
@@ -300,7 +303,7 @@ def _check(request: Request) -> None:
                 " images.".format(service.name, service.prebuilt or service.image)
             )
         for arg in service.build.get("args") or {}:
-            if not _WORD.fullmatch(arg) or arg.upper().startswith(("BUILDKIT_", "BUILDX_")):
+            if not _WORD.fullmatch(arg) or steers_builder(arg):
                 raise BuildFailed(
                     "services.{0}: {1!r} is no build argument.".format(service.name, arg)
                 )

@@ -180,8 +180,18 @@ def assignment(value: Any, policy: Policy) -> Optional[str]:
 _STEERING = ("BUILDKIT_", "BUILDX_")
 
 
+# BuildKit leaves these out of what a step's result is kept under: what came through one preview's
+# proxy would be served to all.
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+def steers_builder(argument: str) -> bool:
+    """Whether a build argument of this name is for the builder and not for the Dockerfile."""
+    return argument.upper().startswith(_STEERING) or argument.upper() in _PROXIES
+
+
 def argument_name(value: Any, policy: Policy) -> Optional[str]:
-    if str(value).upper().startswith(_STEERING):
+    if steers_builder(str(value)):
         return "an argument of this name steers the builder, which is the platform's"
     return variable_name(value, policy)
 
@@ -213,6 +223,8 @@ def local(value: Any, policy: Policy) -> Optional[str]:
         return "it is someone's home folder. Use a path relative to the Compose file"
     if "\\" in value:
         return "write paths with /"
+    if "," in value:
+        return "it holds a comma, which Docker takes for the end of a path"
     parts = value.lower().split("/")
     if ".git" in parts:
         return "it is git's own folder, which is never given to an app"

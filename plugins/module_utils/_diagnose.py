@@ -483,13 +483,10 @@ def parse_told(output: str, secrets: Sequence[str] = ()) -> Dict[str, Told]:
     return told
 
 
-_UNSEEN = re.compile("[\x80-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-
-
 def presentable(lines: Sequence[str], secrets: Sequence[str] = ()) -> List[str]:
     """Log lines as they may be shown: no secret, nothing that a terminal or CI would obey, cut."""
     text = "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
-    text = _plan.redact(_UNSEEN.sub("", _announce.harmless(text)), secrets)
+    text = _plan.redact(_announce.harmless(text), secrets)
     return [line[:500].rstrip() for line in text.split("\n") if line.strip()][-40:]
 
 

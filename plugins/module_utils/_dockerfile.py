@@ -88,7 +88,10 @@ def syntaxes(text: str) -> List[str]:
     if body.lstrip().startswith("{"):
         try:
             value = json.loads(body)
-        except (ValueError, RecursionError):
+        except RecursionError:
+            # BuildKit reads on where we cannot.
+            return [*found, "(JSON that is nested too deep)"]
+        except ValueError:
             value = None
         # BuildKit reads JSON's keys in any case.
         for key, each in value.items() if isinstance(value, dict) else ():

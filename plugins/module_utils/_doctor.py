@@ -187,8 +187,7 @@ TROUBLES: Dict[str, Trouble] = {
     "compose.absent": Trouble(
         PROBLEM,
         "Docker on {where} has no Compose for the user {user}.",
-        "Install docker-compose-plugin (Docker's packages), docker-compose-v2 (Ubuntu) or "
-        "docker-compose (Debian 13 or newer) there.",
+        "Install docker-compose-plugin (Docker's packages) or docker-compose-v2 (Ubuntu) there.",
     ),
     "compose.old": Trouble(
         PROBLEM,

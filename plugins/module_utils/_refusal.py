@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Iterable, List, Sequence, Tuple, Union
 
 SHOWN = 25
@@ -59,7 +60,12 @@ def shown(value: Any) -> str:
     return plain(text, 80)
 
 
+def unobeyed(text: str) -> str:
+    """The text without what some CI runners take as a command wherever it stands in a line."""
+    return re.sub(r"(?i)##(?=\[|vso\[|teamcity\[)", "# #", text)
+
+
 def plain(text: str, length: int) -> str:
     """Text of an unknown author, safe on a terminal and in a log, cut to a length."""
-    safe = "".join(c if c.isprintable() else "\ufffd" for c in text[: length + 1])
+    safe = unobeyed("".join(c if c.isprintable() else "\ufffd" for c in text[: length + 1]))
     return safe if len(safe) <= length else safe[: length - 3] + "..."

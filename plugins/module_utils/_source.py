@@ -742,8 +742,8 @@ def _sweep(dest: str) -> None:
 
 def _read(path: str) -> str:
     try:
-        with open(path) as handle:
-            return handle.read()
+        with open(path, errors="replace") as handle:
+            return handle.read(1 << 20)
     except OSError:
         return ""
 

@@ -208,7 +208,7 @@ log:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ephemera.preview.plugins.module_utils import _build
+from ansible_collections.ephemera.preview.plugins.module_utils import _announce, _build
 
 
 def main() -> None:
@@ -275,7 +275,8 @@ def main() -> None:
     try:
         result = _build.make(_build.Request(**wanted), module.check_mode)
     except _build.BuildFailed as failed:
-        module.fail_json(msg=str(failed), log=failed.log)
+        said = [_announce.harmless(line) for line in failed.log]
+        module.fail_json(msg=_announce.harmless(str(failed)), log=said)
     except OSError as error:
         module.fail_json(msg=str(error))
     if not result.limited:

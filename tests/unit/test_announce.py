@@ -49,11 +49,21 @@ def test_a_failure_names_stage_sentence_and_log_and_gives_no_links():
 
 @pytest.mark.parametrize(
     "hostile",
-    ["\x1b[2J\x1b[31mred", "::set-output name=x::y", "##[group]x", "  ::error::x", "a\x07b\x00c"],
+    [
+        "\x1b[2J\x1b[31mred",
+        "::set-output name=x::y",
+        "##[group]x",
+        "  ::error::x",
+        "a\x07b\x00c",
+        "app: ##vso[task.setvariable variable=PATH]/tmp/evil",
+        "x ##[set-output name=url]https://evil.example",
+        "\x9b2J\u202egnp.exe",
+    ],
 )
 def test_log_text_steers_neither_terminal_nor_ci(hostile):
     safe = _announce.harmless(hostile)
-    assert "\x1b" not in safe and "\x07" not in safe and "\x00" not in safe
+    assert not set(safe) & set("\x1b\x07\x00\x9b\u202e")
+    assert "##[" not in safe and "##vso[" not in safe
     # Runners know a command at the start of a line, white space apart.
     assert not safe.lstrip().startswith(("::", "##["))
     told = _announce.lines(report("failed", msg="m", log=[hostile]))

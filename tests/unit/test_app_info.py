@@ -21,7 +21,7 @@ import pytest
 import yaml
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.ephemera.preview.plugins.module_utils import _compose, _names
+from ansible_collections.ephemera.preview.plugins.module_utils import _compose, _dockerfile, _names
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import Refused
 from ansible_collections.ephemera.preview.plugins.modules import app_info
 from definitions import FIXTURES, IN_CI, PROJECT, compose_program, read, refused, write
@@ -513,6 +513,11 @@ def test_secrets_and_configs_out_of_variables(tmp_path: Path) -> None:
     assert found.configs == {"c": {"content": "a$b"}}
     for each in refused(tmp_path, text.replace("GRANTED", "HOME")):
         assert ".environment: HOME is refused: nobody grants HOME" in each
+
+
+def test_no_frontend_hides_in_json_that_is_nested_too_deep() -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    assert _dockerfile.syntaxes('{"syntax": "evil/x:1", "y": ' + deep + "}")
 
 
 def test_dockerfiles_are_looked_at(tmp_path: Path) -> None:
