@@ -630,9 +630,9 @@ class _Maker:
 
     def _proxies(self) -> Dict[str, str]:
         found = {}
-        for kind, value in self.request.proxy.items():
+        for name, value in self.request.proxy.items():
             if value:
-                found[kind + "_proxy"] = found[kind.upper() + "_PROXY"] = value
+                found[name] = found[name.upper()] = value
         return found
 
     def _disk(self) -> Optional[Tuple[str, int]]:

@@ -169,8 +169,7 @@ def record(fields: Mapping[str, Kind], optional: Iterable[str] = ()) -> Kind:
     needed = [name for name in fields if name not in set(optional)]
 
     def read(value: Any) -> Dict[str, Any]:
-        # YAML 1.1 reads a bare no as false.
-        given = {"no" if key is False else key: item for key, item in _mapping(value).items()}
+        given = _mapping(value)
         for key in given:
             if key not in fields:
                 raise Wrong(key, f"it may hold {allowed}")

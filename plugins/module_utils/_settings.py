@@ -332,12 +332,12 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
         Setting(
             "preview_proxy",
             record(
-                {"http": _PROXY_URL, "https": _PROXY_URL, "no": text()},
-                optional=("http", "https", "no"),
+                {"http_proxy": _PROXY_URL, "https_proxy": _PROXY_URL, "no_proxy": text()},
+                optional=("http_proxy", "https_proxy", "no_proxy"),
             ),
             {},
             "The proxies for fetching and building, and what is reached without them.",
-            "{https: 'http://proxy.example.org:3128', no: .example.org}",
+            "{https_proxy: 'http://proxy.example.org:3128', no_proxy: .example.org}",
             secret=True,
         ),
         Setting(

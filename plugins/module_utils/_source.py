@@ -104,7 +104,8 @@ class SourceRefused(Exception):
 class Origin(NamedTuple):
     """Where a commit is taken from: `checkout`, a folder of CI's, or else `url`.
 
-    `proxy` has `http`, `https` and `no`; `ca` is PEM text, trusted besides the system's.
+    `proxy` has `http_proxy`, `https_proxy` and `no_proxy`; `ca` is PEM text, trusted besides the
+    system's.
     """
 
     url: Optional[str] = None
@@ -281,7 +282,7 @@ class _Git:
             SSH_ASKPASS="/bin/false",
             XDG_CONFIG_HOME=self.empty,
         )
-        env.update({kind + "_proxy": value for kind, value in self.origin.proxy.items() if value})
+        env.update({name: value for name, value in self.origin.proxy.items() if value})
         if self.origin.ca:
             env["GIT_SSL_CAINFO"] = os.path.join(self.work, "ca.pem")
             _write(env["GIT_SSL_CAINFO"], _system_certificates() + self.origin.ca)

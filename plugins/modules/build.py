@@ -96,13 +96,13 @@ options:
     type: dict
     default: {}
     suboptions:
-      http:
+      http_proxy:
         description: The proxy for C(http).
         type: str
-      https:
+      https_proxy:
         description: The proxy for C(https).
         type: str
-      "no":
+      no_proxy:
         description: What is reached without a proxy, separated by commas.
         type: str
   ca:
@@ -237,9 +237,9 @@ def main() -> None:
                 "type": "dict",
                 "default": {},
                 "options": {
-                    "http": {"type": "str", "no_log": True},
-                    "https": {"type": "str", "no_log": True},
-                    "no": {"type": "str"},
+                    "http_proxy": {"type": "str", "no_log": True},
+                    "https_proxy": {"type": "str", "no_log": True},
+                    "no_proxy": {"type": "str"},
                 },
             },
             "ca": text,

@@ -54,13 +54,13 @@ options:
     type: dict
     default: {}
     suboptions:
-      http:
+      http_proxy:
         description: For http.
         type: str
-      https:
+      https_proxy:
         description: For https.
         type: str
-      "no":
+      no_proxy:
         description: What is reached without them.
         type: str
   ca:
@@ -207,9 +207,9 @@ def main() -> None:
                 "type": "dict",
                 "default": {},
                 "options": {
-                    "http": {"type": "str", "no_log": True},
-                    "https": {"type": "str", "no_log": True},
-                    "no": {"type": "str"},
+                    "http_proxy": {"type": "str", "no_log": True},
+                    "https_proxy": {"type": "str", "no_log": True},
+                    "no_proxy": {"type": "str"},
                 },
             },
             "ca": {"type": "str"},

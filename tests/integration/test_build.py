@@ -510,12 +510,12 @@ def test_build_secrets(preview: Preview, spy: Path) -> None:
 
 
 def test_certificates_and_proxies_are_for_the_build_alone(preview: Preview, spy: Path) -> None:
-    proxy = {"http": "http://me:proxy-pass@proxy.invalid:3128", "no": "localhost"}
+    proxy = {"http_proxy": "http://me:proxy-pass@proxy.invalid:3128", "no_proxy": "localhost"}
     preview.build(
         f"FROM {BASE}\nRUN --mount=type=secret,id=preview_ca,required=true"
         " grep -q CERT /run/secrets/preview_ca\n"
         'RUN test "$http_proxy$HTTP_PROXY" = "$E$E" && test "$NO_PROXY" = localhost\n'.replace(
-            "$E", proxy["http"]
+            "$E", proxy["http_proxy"]
         ),
         proxy=proxy,
         ca="-----BEGIN CERTIFICATE-----\n",

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import json
 import re
 import runpy
@@ -71,6 +72,19 @@ def test_every_example_can_be_used_as_it_stands() -> None:
         read = setting.kind.read(value)
         assert read != setting.default, f"{name}: the example shows nothing"
         assert setting.kind.read(read) == read, f"{name} does not read its own result"
+
+
+@pytest.mark.parametrize("module", ["build", "doctor_info", "source"])
+def test_the_modules_take_the_proxies_as_yaml_gives_them(module: str) -> None:
+    """The roles hand them over as they stand in the inventory, where a bare ``no`` is false."""
+    imported = importlib.import_module(
+        f"ansible_collections.ephemera.preview.plugins.modules.{module}"
+    )
+    options = yaml.safe_load(imported.DOCUMENTATION)["options"]["proxy"]["suboptions"]
+    given = "{http_proxy: http://a:1, https_proxy: http://a:1, no_proxy: localhost}"
+    assert resolved("preview_proxy", yaml.safe_load(given)) == yaml.safe_load(given)
+    assert set(yaml.safe_load(given)) == set(options)
+    assert "it may hold http_proxy" in str(refusal({"preview_proxy": yaml.safe_load("{no: a}")}))
 
 
 def test_every_setting_is_documented() -> None:
@@ -332,7 +346,7 @@ def test_a_short_secret_key_is_refused() -> None:
 
 
 def test_what_is_public_holds_no_secret() -> None:
-    given = {"preview_secrets": {"A": "hunter2"}, "preview_proxy": {"http": "http://u:p@h:1"}}
+    given = {"preview_secrets": {"A": "hunter2"}, "preview_proxy": {"http_proxy": "http://u:p@h:1"}}
     found = _settings.resolve(given)
     shown = _settings.public(found)
     assert set(found) - set(shown) == set(SECRETS)

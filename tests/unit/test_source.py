@@ -601,11 +601,11 @@ def test_silent_server(tmp_path: Path, forge: Forge) -> None:
 def test_by_a_proxy(tmp_path: Path, repository: Repository, forge: Forge) -> None:
     """The forge stands in for the proxy: it is asked for a host that does not exist."""
     origin = {"url": "http://forge.invalid/shop", "ref": PULL}
-    proxy = {"http": f"http://127.0.0.1:{forge.server_port}"}
+    proxy = {"http_proxy": f"http://127.0.0.1:{forge.server_port}"}
     forge.accepts = None
     assert export(tmp_path, repository.head, **origin, proxy=proxy).changed
     shutil.rmtree(tmp_path / "state")
-    proxy["no"] = "forge.invalid"
+    proxy["no_proxy"] = "forge.invalid"
     message = refusal(tmp_path, repository.head, **origin, proxy=proxy)
     assert "forge.invalid does not resolve" in message
 
