@@ -111,11 +111,6 @@ TROUBLES: Dict[str, Trouble] = {
         "{name} has no value that can be read: {said}",
         "Define the variable it takes its value from, or give the password of its vault.",
     ),
-    "secrets.missing": Trouble(
-        PROBLEM,
-        "preview_secret_key is not set, and preview_secrets need it.",
-        "Put what `openssl rand -hex 32` prints into a vault, and set preview_secret_key to it.",
-    ),
     "secrets.weak": Trouble(
         WARNING,
         "preview_secret_key is made of {distinct} different characters only, so it can be guessed.",
@@ -605,9 +600,7 @@ def _settings(facts: Facts) -> Iterator[Finding]:
 
 def _secrets(facts: Facts) -> Iterator[Finding]:
     key = facts.settings["preview_secret_key"]
-    if not key and facts.settings["preview_secrets"]:
-        yield _trouble(facts, "secrets.missing")
-    elif key and len(set(key)) < 8:
+    if key and len(set(key)) < 8:
         yield _trouble(facts, "secrets.weak", distinct=len(set(key)))
     elif key:
         yield _ok("secrets", "preview_secret_key is long and varied enough.")

@@ -117,8 +117,8 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "preview_target",
             choice("docker", "kubernetes"),
             "docker",
-            "What the preview runs on.",
-            "kubernetes",
+            "What the preview runs on. So far only Docker: kubernetes is refused.",
+            "docker",
         ),
         Setting(
             "preview_trusted",
@@ -791,6 +791,11 @@ def documentation() -> List[Dict[str, Any]]:
 
 def _together(settings: Settings, wrong: Collection[str]) -> Iterable[Problem]:
     """What no setting can tell alone; ``wrong`` names those known to be wrong already."""
+    if settings["preview_target"] == "kubernetes":
+        yield Problem(
+            "preview_target",
+            ": kubernetes is not there yet. Set it to docker, or leave it out.",
+        )
     size, sizes = settings["preview_size"], sorted(settings["preview_sizes"])
     if size not in sizes and not {"preview_size", "preview_sizes"} & set(wrong):
         rule = f"it must be one of preview_sizes ({', '.join(sizes)})"
@@ -806,6 +811,13 @@ def _together(settings: Settings, wrong: Collection[str]) -> Iterable[Problem]:
             _names.names("app", 1, **{key: settings[name] for key, name in options.items()})
         except _names.NameRefused as refused:
             yield Problem(options[refused.what], f": {refused.value!r} is refused: {refused.rule}")
+    if settings["preview_secrets"] and not settings["preview_secret_key"]:
+        if "preview_secret_key" not in wrong:
+            yield Problem(
+                "preview_secrets",
+                " needs preview_secret_key, which is not set. "
+                "Put what `openssl rand -hex 32` prints into a vault, and set it to that.",
+            )
     tls = settings["preview_gateway_tls"]
     for name in _NEEDED_FOR_TLS.get(tls, ()):
         if not settings[name] and name not in wrong:

@@ -236,7 +236,7 @@ def test_what_was_changed_behind_our_back_is_noticed_and_repaired(platform: Plat
 
 def test_check_mode_tells_and_touches_nothing(platform: Platform) -> None:
     secret = "s3cr3t-of-the-shop"
-    platform.settings["preview_secrets"] = {"API_KEY": secret}
+    platform.settings |= {"preview_secrets": {"API_KEY": secret}, "preview_secret_key": "k" * 32}
     files = {"compose.yaml": COMPOSE.replace("    ports:", "    env_file: [.env]\n    ports:")}
     files |= {".env": "KEY=${API_KEY}\n"}
     first = platform.repository.pull_request(1, "One", files=files)

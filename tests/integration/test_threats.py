@@ -92,11 +92,23 @@ def test_what_a_person_gets_wrong_is_told_at_once(platform: Platform) -> None:
     before = platform.traces()
     commit = platform.repository.pull_request(1, "A change", files={"www/index.html": "one\n"})
     sentence = (
-        platform.up(1, commit, preview_traget="kubernetes", preview_lease="soon", preview_sizes=7)
+        platform.up(
+            1,
+            commit,
+            preview_traget="docker",
+            preview_target="kubernetes",
+            preview_lease="soon",
+            preview_secrets={"TOKEN": "value"},
+        )
         .refused()
         .sentence
     )
-    for said in ("Did you mean preview_target?", "preview_lease", "preview_sizes"):
+    for said in (
+        "Did you mean preview_target?",
+        "kubernetes is not there yet",
+        "preview_lease",
+        "preview_secrets needs preview_secret_key",
+    ):
         assert said in sentence
     assert "preview_commit" in platform.up(1, "main").refused().sentence
     for number in ("0", "42; id", "-1"):

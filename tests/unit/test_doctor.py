@@ -149,7 +149,6 @@ def other_machine(**other):
 TROUBLES = [
     ("settings.refused", facts(refused=["preview_traget is no setting."]), "preview_traget"),
     ("settings.unreadable", facts(unreadable={"preview_secrets": "'x' is undefined"}), "'x'"),
-    ("secrets.missing", facts(settings=settings(secret_key="", secrets={"A": "b"})), "secret_key"),
     ("secrets.weak", facts(settings=settings(secret_key="ab" * 16)), "2 different characters"),
     ("ansible.old", facts(core="2.18.9"), "2.18.9 runs this, and 2.19"),
     (
