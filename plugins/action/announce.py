@@ -69,6 +69,9 @@ class ActionModule(PreviewAction):
         preview, progress = arguments["preview"], arguments["progress"]
         if not progress.get("stages"):
             return
+        if _is_nothing_yet(preview, report):
+            self.on_host(_lease.command("forget", preview, "up", 0))
+            return
         state = dict(progress["state"], status=report["outcome"], **arguments["state"])
         if report["outcome"] == "failed":
             state["failure"] = report["failure"]
@@ -80,6 +83,12 @@ class ActionModule(PreviewAction):
                 if report["outcome"] != "failed":
                     raise
         self.on_host(_lease.command("drop", preview, "up", 0))
+
+
+def _is_nothing_yet(preview: dict[str, Any], report: dict[str, Any]) -> bool:
+    """Whether a run was refused before it made anything of a preview that did not exist."""
+    failure = report["failure"] or {"stage": ""}
+    return failure["stage"] in ("source", "plan") and not preview["observed"]["folder"]
 
 
 def _write(report: dict[str, Any], settings: dict[str, Any]) -> None:

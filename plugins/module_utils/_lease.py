@@ -69,8 +69,9 @@ def is_dead(lease: Lease) -> bool:
     return lease.host == _machine() and _process_start(lease.pid) != lease.start
 
 
-# $1 state folder, $2 name, $3 take|keep|drop, $4 owner, $5 seconds, $6 kind, $7 "host pid start",
-# $8 an owner known to be dead. Prints "ok", "ok over <lease>" or "held <lease>".
+# $1 state folder, $2 name, $3 take|keep|drop|forget, $4 owner, $5 seconds, $6 kind,
+# $7 "host pid start", $8 an owner known to be dead.
+# Prints "ok", "ok over <lease>" or "held <lease>".
 # With "take" and "keep", standard input replaces the preview's state where it is not empty.
 _SCRIPT = r"""
 state=$1 name=$2 action=$3 owner=$4 seconds=$5 kind=$6 holder=$7 dead=$8
@@ -87,6 +88,7 @@ set -- $line
 verdict=held over=
 case $action in
 drop) [ "${1:-}" != "$owner" ] || rm -f "$lease"; echo ok; exit 0 ;;
+forget) [ "${1:-}" != "$owner" ] || rm -rf "$state/previews/$name" "$lease"; echo ok; exit 0 ;;
 keep) [ "${1:-}" != "$owner" ] || verdict=ok ;;
 take)
     if [ -z "$line" ] || [ "$1" = "$owner" ]; then verdict=ok
@@ -121,7 +123,10 @@ echo "ok${over:+ over $over}"
 def command(
     action: str, preview: Dict[str, Any], kind: str, seconds: int, dead: str = ""
 ) -> List[str]:
-    """The argument list that takes, keeps or drops the lease of a preview for its run."""
+    """The argument list that takes, keeps or drops the lease of a preview for its run.
+
+    ``forget`` drops it together with the preview's folder.
+    """
     return [
         "sh",
         "-c",

@@ -127,7 +127,6 @@ def test_what_a_person_gets_wrong_is_told_at_once(platform: Platform) -> None:
     refused = platform.up(1, host).refused()
     for key in ("services.acme.example.com", "privileged", "volumes"):
         assert key in refused.sentence
-    platform.down(1).ok()
     assert platform.traces() == before
 
 

@@ -84,6 +84,15 @@ def test_another_run_cannot_drop_it(act):
     assert act("keep", "a") == "ok"
 
 
+def test_only_its_own_run_forgets_a_preview(act, tmp_path):
+    act("take", "a", state="{}")
+    act("forget", "b")
+    assert (tmp_path / "previews" / "shop-pr-1" / "preview.json").exists()
+    assert act("forget", "a") == "ok"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"]
+    assert not list((tmp_path / "previews").iterdir())
+
+
 def test_the_state_is_replaced_only_by_the_holder(act, tmp_path):
     act("take", "a", state=json.dumps({"by": "a"}))
     act("take", "b", state=json.dumps({"by": "b"}))
