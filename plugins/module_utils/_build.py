@@ -41,6 +41,7 @@ AT_ONCE = 3
 POLL = 2.0  # seconds between two looks for an image that CI pushes
 DISK_LEFT = 1 << 30  # bytes that a build leaves free whatever it is granted
 CGROUPS = "/sys/fs/cgroup"
+INSPECTED = 16 << 20  # bytes that the engine may say of the images of one preview
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
@@ -546,11 +547,20 @@ class _Maker:
 
     def _inspect(self, images: List[str]) -> None:
         """Know these images, by id and by name."""
-        ended = self._run(["docker", "image", "inspect", *images], keep=16 << 20)
+        ended = self._run(["docker", "image", "inspect", *images], keep=INSPECTED)
         if ended.rc != 0 and "Cannot connect to the Docker daemon" in ended.err:
             raise self._failed("Asking the engine", ended)
+        try:
+            answer = json.loads(ended.out or b"[]")
+        except ValueError:  # its beginning is cut off
+            raise BuildFailed(
+                "what the engine says of {0} is longer than {1} MiB and cannot be read. Make the"
+                " labels and variables of these images shorter.".format(
+                    ", ".join(images), INSPECTED >> 20
+                )
+            ) from None
         self.images = {}
-        for found in json.loads(ended.out or b"[]"):
+        for found in answer:
             for name in [found["Id"], *(found.get("RepoTags") or [])]:
                 self.images[name] = found
 

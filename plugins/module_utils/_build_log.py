@@ -167,7 +167,7 @@ def _where(lines: List[str]) -> str:
 def _failed_step(lines: List[str]) -> Tuple[str, List[str]]:
     """The instruction that failed and its output, out of BuildKit's summary."""
     for number, line in enumerate(lines):
-        found = re.match(r" > \[[^\]]*\] (.*):$", line)
+        found = re.fullmatch(r" > \[[^\]]*\] (.*):", line)
         if found and number and lines[number - 1].startswith("------"):
             log = []
             for told in lines[number + 1 :]:

@@ -626,7 +626,7 @@ def text_of(value: Any) -> str:
 def _raw(text: str) -> List[_interpolate.Entry]:
     """An ``env_file`` with ``format: raw``: what follows ``=`` is the value, as it stands."""
     entries = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(re.split(r"\r?\n", text), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             name, equals, value = line.partition("=")
             entries.append(

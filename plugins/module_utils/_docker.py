@@ -191,7 +191,8 @@ def parse(output: str, name: str = "") -> Dict[str, Any]:
     subnets: List[str] = []
     now = 0
     found = []
-    for line in output.splitlines():
+    # Only newlines end a line: what else splitlines() splits at may stand in a value.
+    for line in output.split("\n"):
         kind, dummy, rest = line.partition("\t")
         if kind in ("container", "network", "volume"):
             raw = json.loads(rest)

@@ -32,6 +32,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _firewall,
     _route,
 )
+from ansible_collections.ephemera.preview.plugins.module_utils._checks import in_bytes
 from ansible_collections.ephemera.preview.plugins.module_utils._doctor_facts import (
     COMMANDS,
     Facts,
@@ -817,7 +818,7 @@ def _memory(facts: Facts) -> Iterator[Finding]:
         return
     free, total = facts.machine.memory["available"], facts.machine.memory.get("total", 0)
     size = facts.settings["preview_size"]
-    wanted = 4 * _bytes(facts.settings["preview_sizes"][size]["memory"])
+    wanted = 4 * (in_bytes(facts.settings["preview_sizes"][size]["memory"]) or 0)
     values = {"free": _amount(free), "total": _amount(total), "size": size}
     if free < MEMORY_NEEDED:
         yield _trouble(facts, "memory.full", needed=_amount(MEMORY_NEEDED), **values)
@@ -830,10 +831,6 @@ def _memory(facts: Facts) -> Iterator[Finding]:
                 values["free"], values["total"], facts.where
             ),
         )
-
-
-def _bytes(amount: str) -> int:
-    return int(amount[:-1]) << {"K": 10, "M": 20, "G": 30}[amount[-1].upper()]
 
 
 def _subnets(facts: Facts) -> Iterator[Finding]:

@@ -311,7 +311,7 @@ def parse(output: str) -> Machine:
     """A machine out of what ``SCRIPT`` printed. What is no line of its is what Docker said."""
     found = Machine()
     said = []
-    for line in output.splitlines():
+    for line in output.split("\n"):
         kind, dummy, rest = line.partition("\t")
         reader = _READERS.get(kind)
         if reader:

@@ -21,9 +21,11 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _docker,
+    _interpolate,
     _names,
     _project,
 )
+from ansible_collections.ephemera.preview.plugins.module_utils._checks import in_bytes
 
 SCHEMA = 1
 NETWORK_PREFIX = 26
@@ -78,7 +80,7 @@ def derive(key: str, identity: Mapping[str, Any], purpose: str) -> str:
 def repository_identity(settings: Mapping[str, Any]) -> Tuple[str, str]:
     """(forge, repository) that own a preview: as set, else out of the repository's address."""
     address = settings["preview_repository"]
-    match = re.match(r"(?:[a-z+]+://)?(?:[^@/]*@)?([^/:]+)(?::\d+(?=/))?[:/](.+)$", address)
+    match = re.fullmatch(r"(?:[a-z+]+://)?(?:[^@/]*@)?([^/:]+)(?::\d+(?=/))?[:/](.+)", address)
     is_path = address.startswith("/") or match is None
     host, path = ("", address) if is_path or match is None else match.groups()
     path = path.strip("/")
@@ -332,28 +334,6 @@ class Completed(NamedTuple):
     project: Dict[str, Any]
 
 
-def _unescaped(value: Any) -> Any:
-    """Compose's own output doubles every ``$``; here a value means itself."""
-    if isinstance(value, str):
-        return value.replace("$$", "$")
-    if isinstance(value, dict):
-        return {k: _unescaped(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_unescaped(v) for v in value]
-    return value
-
-
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-
-
-def to_bytes(text: Any) -> int:
-    """``512M``, ``1g``, ``1073741824`` as a number of bytes."""
-    match = re.match(r"^(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?$", str(text).strip().lower())
-    if not match:
-        raise PlanRefused("{0!r} is not an amount of memory such as 512M.".format(text))
-    return int(float(match.group(1)) * _UNITS[match.group(2)])
-
-
 def _resources(
     name: str,
     service: Mapping[str, Any],
@@ -367,12 +347,12 @@ def _resources(
     limits = ((service.get("deploy") or {}).get("resources") or {}).get("limits") or {}
     asked = {
         "cpus": float(limits.get("cpus") or service.get("cpus") or base["cpus"]),
-        "memory": to_bytes(limits.get("memory") or service.get("mem_limit") or base["memory"]),
+        "memory": in_bytes(limits.get("memory") or service.get("mem_limit") or base["memory"]) or 0,
         "pids": int(limits.get("pids") or service.get("pids_limit") or base["pids"]),
     }
     most = {
         "cpus": max(float(s["cpus"]) for s in sizes.values()),
-        "memory": max(to_bytes(s["memory"]) for s in sizes.values()),
+        "memory": max(in_bytes(s["memory"]) or 0 for s in sizes.values()),
         "pids": max(int(s["pids"]) for s in sizes.values()),
     }
     for key, top in most.items():
@@ -439,7 +419,7 @@ def complete(
     preview = copy.deepcopy(dict(identity_))
     names = names_of(preview)
     notes = preview["notes"] + list(definition["notes"])
-    services = _unescaped(definition["services"])
+    services = _interpolate.unescape(definition["services"])
     if not services:
         raise PlanRefused(
             "{0}: every service is in a profile; name one in preview_profiles.".format(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import posixpath
 from typing import Any, Dict, List, Mapping
 
+from ansible_collections.ephemera.preview.plugins.module_utils._interpolate import escape
+
 LABEL = "ephemera.preview/"
 
 # Values of the author's service that mean the same in ours. All passed the screen.
@@ -51,17 +53,6 @@ _PROBES = {
     "mongo": ["CMD", "mongosh", "--quiet", "--eval", "db.adminCommand('ping').ok"],
     "rabbitmq": ["CMD", "rabbitmq-diagnostics", "-q", "check_port_connectivity"],
 }
-
-
-def escape(value: Any) -> Any:
-    """The same structure with every ``$`` doubled, so that Compose reads it as itself."""
-    if isinstance(value, str):
-        return value.replace("$", "$$")
-    if isinstance(value, Mapping):
-        return {k: escape(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [escape(v) for v in value]
-    return value
 
 
 def _healthcheck(planned: Mapping[str, Any], service: Mapping[str, Any]) -> Dict[str, Any]:

@@ -680,7 +680,7 @@ def _is_ref(ref: str) -> bool:
     """git check-ref-format, and under refs/."""
     return (
         re.fullmatch(r"refs(/[^\x00-\x20\x7f~^:?*\[\\/]+)+", ref) is not None
-        and re.search(r"\.\.|@\{|\.lock(/|$)|/\.|\.(/|$)", ref) is None
+        and re.search(r"\.\.|@\{|\.lock(/|\Z)|/\.|\.(/|\Z)", ref) is None
         and len(ref) <= 255
     )
 

@@ -30,8 +30,10 @@ HOOK_TIMEOUT = 300
 TIME_MAX = 3600
 SIZES = ("small", "medium", "large")
 
+# Python's $ matches before a newline at the end too, and JSON Schema has no \Z.
+_END = r"$(?!\n)"
 # No // at its beginning, which would be read as a host, and nothing a template is made of.
-_ABSOLUTE = r"^/([A-Za-z0-9._~%!$&'()*+,;=:@?-][A-Za-z0-9._~%!$&'()*+,;=:@?/-]*)?$"
+_ABSOLUTE = r"^/([A-Za-z0-9._~%!$&'()*+,;=:@?-][A-Za-z0-9._~%!$&'()*+,;=:@?/-]*)?" + _END
 _DURATION = {
     "description": "a time such as 30s or 5m, or a number of seconds, up to an hour",
     "anyOf": [
@@ -39,16 +41,16 @@ _DURATION = {
         {
             "type": "string",
             "maxLength": 60,
-            "pattern": r"^([0-9]+(\.[0-9]+)?|([0-9]+(\.[0-9]+)?(ms|s|m|h))+)$",
+            "pattern": r"^([0-9]+(\.[0-9]+)?|([0-9]+(\.[0-9]+)?(ms|s|m|h))+)" + _END,
         },
     ],
 }
-_WHOLE = r"^[0-9]{1,5}$"
+_WHOLE = r"^[0-9]{1,5}" + _END
 _STATUS = {
     "description": "a status such as 200",
     "anyOf": [
         {"type": "integer", "minimum": 100, "maximum": 599},
-        {"type": "string", "pattern": r"^[1-5][0-9][0-9]$"},
+        {"type": "string", "pattern": r"^[1-5][0-9][0-9]" + _END},
     ],
 }
 _WORDS = {
@@ -113,7 +115,7 @@ _HEALTH = {
                     "description": "a number from 1 to 1000",
                     "anyOf": [
                         {"type": "integer", "minimum": 1, "maximum": 1000},
-                        {"type": "string", "pattern": r"^([1-9][0-9]{0,2}|1000)$"},
+                        {"type": "string", "pattern": r"^([1-9][0-9]{0,2}|1000)" + _END},
                     ],
                 },
             },

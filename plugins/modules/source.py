@@ -151,6 +151,7 @@ missing:
 
 import os
 import shutil
+import stat
 import tempfile
 import time
 
@@ -164,11 +165,16 @@ def temporary_folder() -> str:
     """A new one; those that nobody has removed for a day are."""
     parent = tempfile.gettempdir()
     for name in os.listdir(parent):
+        if not name.startswith(TEMPORARY):
+            continue
         path = os.path.join(parent, name)
-        if name.startswith(TEMPORARY) and not os.path.islink(path):
-            state = os.stat(path)
-            if state.st_uid == os.getuid() and state.st_mtime < time.time() - 86400:
-                shutil.rmtree(path, ignore_errors=True)
+        try:
+            state = os.lstat(path)
+        except FileNotFoundError:  # another run has just removed it
+            continue
+        mine = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid()
+        if mine and state.st_mtime < time.time() - 86400:
+            shutil.rmtree(path, ignore_errors=True)
     return tempfile.mkdtemp(prefix=TEMPORARY)
 
 

@@ -128,6 +128,13 @@ def test_prune_is_of_one_preview() -> None:
     assert not re.search(expression, told.format("my-shop-pr-1"))
 
 
+def test_an_answer_that_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = _build.Ended(0, b'"}]', "", False)
+    monkeypatch.setattr(_build._Maker, "_run", lambda *arguments, **options: ended)
+    with pytest.raises(_build.BuildFailed, match="postgres:17 is longer than 16 MiB"):
+        _build._Maker.__new__(_build._Maker)._inspect(["postgres:17"])
+
+
 def test_limits_need_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with _build.confined("shop-pr-1", 1 << 30, 100) as group:

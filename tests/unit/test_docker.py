@@ -162,3 +162,12 @@ def test_what_goes_while_it_is_looked_at_is_no_error(tmp_path):
     assert _docker.observe(run, str(tmp_path))["subnets"] == ["10.0.0.0/8"]
     with pytest.raises(_docker.EngineError, match="permission denied.*docker info"):
         _docker.observe(lambda argv: run(argv, "permission denied"), str(tmp_path))
+
+
+def test_only_a_newline_ends_a_line():
+    """The engine writes other separators as they stand, which a preview may put in a name."""
+    line = container("shop-pr-1-web-1", Image="a\x85now\t5", Status="\u2028")
+    kind, tab, raw = line.partition("\t")
+    seen = parse(kind + tab + json.dumps(json.loads(raw), ensure_ascii=False))
+    assert seen["now"] == 100
+    assert seen["previews"]["shop-pr-1"]["containers"][0]["state"] == "running"

@@ -7,6 +7,7 @@ import json
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _checks,
     _docker,
     _plan,
     _project,
@@ -133,7 +134,7 @@ def test_a_service_may_ask_for_less_than_the_largest_size_but_not_for_more():
         return by_name(done.preview)["web"]["resources"]["memory"], done.preview["notes"]
 
     assert memory("100M") == (100 << 20, [])
-    top = max(_plan.to_bytes(s["memory"]) for s in settings()["preview_sizes"].values())
+    top = max(_checks.in_bytes(s["memory"]) for s in settings()["preview_sizes"].values())
     capped, warnings = memory("64g")
     assert capped == top
     assert "services.web: memory" in warnings[0]
