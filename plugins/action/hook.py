@@ -7,7 +7,11 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.ephemera.preview.plugins.module_utils import _diagnose, _plan
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _diagnose,
+    _plan,
+    _xpreview,
+)
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
 
@@ -15,7 +19,7 @@ class ActionModule(PreviewAction):
     arguments = {
         "name": {
             "type": "str",
-            "choices": ["migrate", "seed", "after_deploy", "before_down"],
+            "choices": list(_xpreview.HOOKS),
             "required": True,
         },
         "preview": {"type": "dict", "required": True},

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import Any
 
@@ -67,7 +66,6 @@ class ActionModule(PreviewAction):
         seen = self._observe(settings, task_vars, preview["name"])
         preview.update(
             changed=False,
-            started=int(time.time()),
             settings=public,
             observed=seen["previews"][preview["name"]],
             gateway=seen["gateway"],

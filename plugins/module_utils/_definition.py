@@ -46,7 +46,6 @@ ENV_MAX = 64 << 10
 ENV_TOTAL = 2 << 20
 """Characters that all ``env_file`` of all services may have together, values filled in."""
 
-FILE_MAX = 1 << 20
 """Bytes of a config or secret."""
 
 

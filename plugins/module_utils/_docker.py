@@ -14,7 +14,6 @@ import re
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 GATEWAY = "ephemera-preview-gateway"
-IMAGE_PREFIX = "ephemera-preview"
 LABEL = "ephemera.preview/"
 # A volume that an image asks for has no name of ours and no label of ours.
 ANONYMOUS = re.compile(r"[0-9a-f]{64}\Z")

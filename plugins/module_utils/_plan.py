@@ -26,6 +26,8 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _project,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import in_bytes
+from ansible_collections.ephemera.preview.plugins.module_utils._screen import replicas_of
+from ansible_collections.ephemera.preview.plugins.module_utils._xpreview import HOOKS
 
 SCHEMA = 1
 NETWORK_PREFIX = 26
@@ -400,8 +402,15 @@ def allocate(pools: Sequence[str], taken: Sequence[str], seed: str, count: int) 
     )
 
 
-def _hooks(x: Mapping[str, Any]) -> Dict[str, Any]:
-    return {k: x.get(k) for k in ("migrate", "seed", "after_deploy", "before_down")}
+def _restarts(name: str, asked: Optional[str], completes: bool, notes: List[str]) -> None:
+    """Tell where a service is started again, or not, other than it asks to be."""
+    same, why = (
+        (("no",), "the service has a job to end, and is run once")
+        if completes
+        else (("always", "unless-stopped"), "the platform restarts what ends")
+    )
+    if asked and asked not in same:
+        notes.append("services.{0}.restart: {1} is left out: {2}.".format(name, asked, why))
 
 
 def complete(
@@ -428,13 +437,8 @@ def complete(
         )
     wishes = definition["x_preview"]
     x = wishes["services"]
-    web = wishes.get("web")
-    exposed = {
-        name: port
-        for name in services
-        for port in [_exposed_port(name, services[name], x.get(name, {}), web)]
-        if port
-    }
+    web = wishes["web"]
+    exposed = {name: wish["expose"]["port"] for name, wish in x.items() if wish["expose"]}
     prebuilt = settings["preview_images"]
     for name in prebuilt:
         if name not in services:
@@ -449,7 +453,7 @@ def complete(
         if service.get("build")
         or name in exposed
         or name in prebuilt
-        or any(_hooks(x.get(name, {})).values())
+        or any(x[name][hook] for hook in HOOKS)
     }
     data = _data(services, apps)
     awaited = {
@@ -467,18 +471,16 @@ def complete(
     builders: Dict[str, str] = {}
     planned = []
     for name in sorted(services):
-        service, wish = services[name], x.get(name, {})
+        service, wish = services[name], x[name]
         build = service.get("build") if name not in prebuilt else None
         image = service.get("image", "")
-        built_from = ""
         if name in prebuilt:
-            image, built_from = _names.image(names, name, preview["commit"]), name
+            image = _names.image(names, name, preview["commit"])
         elif build:
             first = builders.setdefault(json.dumps(build, sort_keys=True), name)
-            image, built_from = _names.image(names, first, preview["commit"]), first
+            image = _names.image(names, first, preview["commit"])
         port = exposed.get(name)
-        exactly_one = bool(wish.get("exactly_one"))
-        replicas = service.get("scale", (service.get("deploy") or {}).get("replicas", 1))
+        _restarts(name, service.get("restart"), name in completes, notes)
         planned.append(
             {
                 "name": name,
@@ -488,13 +490,11 @@ def complete(
                 .replace("{commit}", preview["commit"])
                 .replace("{number}", str(preview["number"])),
                 "build": build and dict(build, digest=definition["digests"].get(name, "")),
-                "built_from": built_from,
                 "data": name in data,
                 "completes": name in completes,
                 "awaited": name in awaited,
-                "replicas": min(1, replicas) if exactly_one else replicas,
-                "exactly_one": exactly_one,
-                "resources": _resources(name, service, wish.get("size"), settings, notes),
+                "replicas": replicas_of(service),
+                "resources": _resources(name, service, wish["size"], settings, notes),
                 "environment_names": sorted(service.get("environment") or {}),
                 "expose": port
                 and {
@@ -503,13 +503,13 @@ def complete(
                     "url": names.url if name == web else _names.service_url(names, name),
                     "alias": _names.edge_alias(names, name),
                 },
-                "health": wish.get("health"),
-                **_hooks(wish),
+                "health": wish["health"],
+                **{hook: wish[hook] for hook in HOOKS},
             }
         )
     preview["web"] = web
     preview["services"] = planned
-    preview["hooks"] = [hook for hook in _hooks({}) if any(service[hook] for service in planned)]
+    preview["hooks"] = [hook for hook in HOOKS if any(service[hook] for service in planned)]
     preview["volumes"] = sorted(
         "{0}_{1}".format(names.project, v) for v in definition.get("volumes") or {}
     )
@@ -529,24 +529,6 @@ def complete(
     _refuse_secrets_in_arguments(planned, secrets)
     project = _project.render(preview, services, settings, definition)
     return Completed(redact(preview, secrets), project)
-
-
-def _exposed_port(
-    name: str, service: Mapping[str, Any], wish: Mapping[str, Any], web: Optional[str]
-) -> Optional[int]:
-    """The port the gateway leads to: as ``x-preview`` says, else the first of its ports."""
-    wished = wish.get("expose")
-    if wished is False:
-        return None
-    if wished:
-        return int(wished["port"] if isinstance(wished, Mapping) else wished)
-    ports = [p["target"] for p in service.get("ports") or []]
-    if ports:
-        return int(ports[0])
-    if name == web:
-        inner = [int(str(p).partition("/")[0]) for p in service.get("expose") or []]
-        return inner[0] if inner else 8000
-    return None
 
 
 def _subnets(
@@ -578,7 +560,7 @@ def _refuse_secrets_in_arguments(
     planned: Iterable[Mapping[str, Any]], secrets: Sequence[str]
 ) -> None:
     for service in planned:
-        for hook in ("migrate", "seed", "after_deploy", "before_down"):
+        for hook in HOOKS:
             words = (service[hook] or {}).get("command", [])
             if any(secret in word for secret in secrets for word in words):
                 raise PlanRefused(
@@ -610,11 +592,7 @@ def _summary(preview: Mapping[str, Any]) -> Dict[str, Any]:
                 "url": service["expose"]["url"] if service["expose"] else None,
                 "resources": service["resources"],
                 "environment": service["environment_names"],
-                "hooks": {
-                    hook: service[hook]
-                    for hook in ("migrate", "seed", "after_deploy", "before_down")
-                    if service[hook]
-                },
+                "hooks": {hook: service[hook] for hook in HOOKS if service[hook]},
             }
             for service in preview["services"]
         },

@@ -7,7 +7,7 @@ copied but values at places this module names, and every platform label is writt
 from __future__ import annotations
 
 import posixpath
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils._interpolate import escape
 
@@ -40,6 +40,13 @@ _KEPT = (
     "group_add",
     "sysctls",
 )
+
+# Likewise of a mount, by its type.
+_MOUNTS: Dict[str, Tuple[str, ...]] = {
+    "bind": (),
+    "volume": ("nocopy",),
+    "tmpfs": ("size", "mode"),
+}
 
 # Probes for images that everybody uses and that bring none: the TCP port, since PostgreSQL's and
 # MySQL's first start answer on a socket before they accept connections.
@@ -104,8 +111,12 @@ def _mounts(preview: Mapping[str, Any], service: Mapping[str, Any]) -> List[Dict
             mount["bind"] = {"create_host_path": False}
         elif volume["type"] == "volume" and volume.get("source"):
             mount["source"] = volume["source"]
-        elif volume["type"] == "tmpfs" and (volume.get("tmpfs") or {}).get("size"):
-            mount["tmpfs"] = {"size": volume["tmpfs"]["size"]}
+        own = volume.get(volume["type"]) or {}
+        kept = {
+            key: own[key] for key in _MOUNTS.get(volume["type"], ()) if own.get(key) is not None
+        }
+        if kept:
+            mount[volume["type"]] = kept
         mounts.append(escape(mount))
     return mounts
 

@@ -12,6 +12,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _plan,
     _project,
     _settings,
+    _xpreview,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,11 +41,13 @@ def identity(**given_):
 
 def definition(**services):
     x = {name: service.pop("x-preview", {}) for name, service in services.items()}
+    wishes, problems, dummy = _xpreview.normalise({"web": "web"}, x, services)
+    assert not problems
     return {
         "file": "compose.yaml",
         "services": services,
         "volumes": {"data": {}},
-        "x_preview": {"web": "web", "services": x},
+        "x_preview": {"web": wishes.web, "services": wishes.services},
         "notes": [],
         "digests": dict.fromkeys(services, "d" * 64),
     }
@@ -148,11 +151,6 @@ def test_dollars_mean_themselves_all_the_way():
 def test_a_known_database_without_a_check_gets_one_that_waits_for_tcp():
     check = complete().project["services"]["db"]["healthcheck"]
     assert "127.0.0.1" in " ".join(check["test"])
-
-
-def test_exactly_one_means_one():
-    of = shop(worker={"image": "x", "scale": 3, "x-preview": {"exactly_one": True}})
-    assert by_name(complete(of).preview)["worker"]["replicas"] == 1
 
 
 def test_prebuilt_images_are_not_built():

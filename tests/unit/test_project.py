@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.ephemera.preview.plugins.module_utils import _plan, _project
+from ansible_collections.ephemera.preview.plugins.module_utils import _plan, _project, _screen
 from test_plan import COMMIT, complete, identity, settings, shop
 
 
@@ -103,3 +103,120 @@ def test_a_preview_is_anothers_when_nothing_of_it_is_ours(recorded, labels, othe
         for label in labels
     ]
     assert _plan.stranger(preview) == owners[other]
+
+
+# What the table takes over is in what is applied, or a note says why not
+
+BEFORE_THE_PLAN = (
+    "env_file",
+    "profiles",
+    "image",
+    "build.secrets",
+    "environment[]",
+    "build.args[]",
+)
+"""What Compose or app_info has already made something of, or what names the service's image."""
+LONG_FORM = ("build", "ports[]", "volumes[]", "configs[]", "secrets[]", "depends_on[]", "tmpfs")
+"""Short forms, which Compose writes out; that of ``tmpfs`` it makes a list."""
+VOLUME = {"type": "volume", "source": "data", "target": "/data"}
+TMPFS = {"type": "tmpfs", "target": "/data"}
+CHANGES = {
+    "command": ["true"],
+    "entrypoint": ["true"],
+    "environment.*": {"A": "b"},
+    "user": "1000",
+    "working_dir": "/srv",
+    "init": True,
+    "tty": True,
+    "stdin_open": True,
+    "read_only": True,
+    "stop_signal": "SIGINT",
+    "stop_grace_period": "3s",
+    "restart": "on-failure",
+    "build.context": {"context": "api"},
+    "build.dockerfile": {"context": ".", "dockerfile": "Other"},
+    "build.dockerfile_inline": {"context": ".", "dockerfile_inline": "FROM busybox"},
+    "build.target": {"context": ".", "target": "test"},
+    "build.args.*": {"context": ".", "args": {"A": "b"}},
+    "build.additional_contexts.*": {"context": ".", "additional_contexts": {"a": "b"}},
+    "ports[].target": [{"target": 8001}],
+    "ports[].protocol": [{"target": 8000, "protocol": "udp"}, {"target": 9000}],
+    "expose[]": ["8001"],
+    "depends_on.*.condition": {"db": {"condition": "service_completed_successfully"}},
+    "depends_on.*.required": {"db": {"condition": "service_started", "required": False}},
+    "extra_hosts.*": {"a": ["10.0.0.1"]},
+    "volumes[].type": [TMPFS],
+    "volumes[].source": [{**VOLUME, "source": "other"}],
+    "volumes[].target": [{**VOLUME, "target": "/other"}],
+    "volumes[].read_only": [{**VOLUME, "read_only": True}],
+    "volumes[].volume.nocopy": [{**VOLUME, "volume": {"nocopy": True}}],
+    "volumes[].tmpfs.size": [{**TMPFS, "tmpfs": {"size": "64"}}],
+    "volumes[].tmpfs.mode": [{**TMPFS, "tmpfs": {"mode": "0700"}}],
+    "tmpfs[]": ["/run"],
+    "configs[].source": [{"source": "a", "target": "/a"}],
+    "secrets[].source": [{"source": "a", "target": "/a"}],
+    "healthcheck.test": {"test": ["CMD", "true"]},
+    "scale": 2,
+    "mem_limit": "100m",
+    "cpus": 0.25,
+    "pids_limit": 50,
+    "shm_size": "1m",
+    "ulimits.*": {"nofile": 100},
+    "deploy.replicas": {"replicas": 2},
+    "deploy.resources.limits.cpus": {"resources": {"limits": {"cpus": 0.25}}},
+    "deploy.resources.limits.memory": {"resources": {"limits": {"memory": "100m"}}},
+    "deploy.resources.limits.pids": {"resources": {"limits": {"pids": 50}}},
+    "cap_drop[]": ["ALL"],
+}
+AS_A_WHOLE = (
+    "healthcheck",
+    "configs[]",
+    "secrets[]",
+    "ulimits",
+    "extra_hosts",
+    "command",
+    "entrypoint",
+)
+"""Kept with all that stands below them."""
+
+
+def taken_over() -> set[str]:
+    """The keys of a service that hold values and are taken over, without those named above."""
+    keys = {
+        key.removeprefix("services.*.")
+        for key, rule in _screen.RULES.items()
+        if key.startswith("services.*.") and rule.verdict == "take" and rule.check
+    }
+    keys -= set(LONG_FORM)
+    kept = tuple(f"{key.rstrip('[]')}{end}" for key in AS_A_WHOLE for end in (".", "["))
+    return {
+        key
+        for key in keys
+        if not key.startswith(BEFORE_THE_PLAN) and (key in CHANGES or not key.startswith(kept))
+    } - {"depends_on.*"}
+
+
+def applied(key: str, value: object) -> object:
+    service = {
+        "build": {"context": "."},
+        "ports": [{"target": 8000, "protocol": "tcp"}],
+        "volumes": [VOLUME],
+        "depends_on": {"db": {"condition": "service_started"}},
+    }
+    if key == "expose":
+        del service["ports"]
+    if value:
+        service[key] = value
+    done = complete(shop(web=service))
+    return {"project": done.project, **{k: done.preview[k] for k in ("services", "notes")}}
+
+
+def test_the_table_of_changes_is_that_of_the_screen() -> None:
+    assert taken_over() == set(CHANGES)
+
+
+@pytest.mark.parametrize("key", sorted(CHANGES))
+def test_what_is_taken_over_is_applied(key: str) -> None:
+    top = key.partition(".")[0].removesuffix("[]")
+    before = {"expose": ["9000"], "volumes": [TMPFS] if "tmpfs." in key else None}.get(top)
+    assert applied(top, CHANGES[key]) != applied(top, before)
