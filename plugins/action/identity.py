@@ -20,7 +20,7 @@ from ansible_collections.ephemera.preview.plugins.plugin_utils._base import Prev
 
 REQUIRED = {
     "host": (),
-    "preview": ("preview_number",),
+    "preview": ("preview_number", "preview_repository"),
     "down": ("preview_number", "preview_repository"),
     "up": ("preview_number", "preview_repository", "preview_commit"),
 }
@@ -75,10 +75,11 @@ class ActionModule(PreviewAction):
         if scope == "down":
             _refuse_strangers(preview)
         # Besides that `down` removes what is its own and leaves the rest alone.
-        strangers = _plan.ownership(preview) if scope == "up" else []
+        strangers = _plan.ownership(preview) if scope != "down" else []
         if strangers:
+            cannot = "brought up" if scope == "up" else "looked into"
             raise AnsibleActionFail(
-                f"{preview['name']} cannot be brought up, its name is taken: "
+                f"{preview['name']} cannot be {cannot}, its name is taken: "
                 + "; ".join(strangers)
                 + "."
             )

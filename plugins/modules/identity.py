@@ -23,7 +23,9 @@ options:
   scope:
     description:
       - What the preview is wanted for.
-      - V(up) needs a commit, and refuses a name that something else has taken.
+      - V(up) needs a commit. It refuses a name that something else has taken, and so does
+        V(preview).
+      - V(down) refuses a preview of which all belongs to another repository.
       - V(host) looks at every preview of the host and needs no number.
     type: str
     choices: [up, down, preview, host]

@@ -150,6 +150,10 @@ def test_another_repositorys_preview_is_neither_replaced_nor_removed(platform: P
     down = platform.down(1, **theirs).refused()
     assert "belongs to another repository" in down.sentence
     assert "nothing of it was removed" in down.sentence
+    for name in ("logs", "run"):
+        words = {"preview_command": ["cat", "/etc/hostname"]}
+        looked = platform.play(name, preview_number=1, **words, **theirs).refused()
+        assert "cannot be looked into, its name is taken" in looked.sentence
 
     # Where nobody recorded whose it is, its containers tell; also while an up is at work on it.
     state = platform.state / "previews" / platform.name(1) / "preview.json"
