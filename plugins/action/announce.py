@@ -99,7 +99,7 @@ def _write(report: dict[str, Any], settings: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "result.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
         (folder / "result.md").write_text(markdown)
-    if settings["preview_step_outputs"] in ("github", "auto"):
+    if settings["preview_step_outputs"] == "github":
         for variable, text in (
             ("GITHUB_OUTPUT", _announce.step_outputs(report)),
             ("GITHUB_STEP_SUMMARY", markdown),

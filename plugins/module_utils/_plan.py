@@ -32,26 +32,25 @@ from ansible_collections.ephemera.preview.plugins.module_utils._xpreview import 
 SCHEMA = 1
 NETWORK_PREFIX = 26
 
-# Settings that change how a run works, not what it makes.
+# Settings that change how a run or the gateway works, not what a preview is. Which host and URL
+# a preview has, and which commit, is compared as such.
 _TRANSIENT = frozenset(
-    {
-        "preview_number",
-        "preview_commit",
-        "preview_builder",
-        "preview_checkout",
-        "preview_compose_timeout",
-        "preview_lease",
-        "preview_no_log",
-        "preview_result_dir",
-        "preview_source_timeout",
-        "preview_source_token",
-        "preview_build_timeout",
-        "preview_images_timeout",
-        "preview_step_outputs",
-        "preview_verify_timeout",
-    }
+    "preview_" + name
+    for name in """
+    number commit
+    repository ref_format checkout
+    source_token source_user source_key_file source_host_keys source_timeout source_max_size
+    compose_timeout builder buildx_builder images_timeout registries registry_mirror proxy ca_file
+    build_timeout build_memory build_pids build_disk image_max_age
+    docker_subnets isolation egress_allow lease verify_timeout
+    domain domain_shared host_format host_ip
+    gateway_state gateway_image gateway_address gateway_http_port gateway_https_port gateway_tls
+    gateway_certificate gateway_certificate_key gateway_acme_email gateway_acme_server
+    gateway_acme_ca gateway_acme_dns_provider gateway_acme_environment gateway_acme_resolvers
+    gateway_trusted_proxies gateway_metrics_port
+    result_dir step_outputs no_log output service command tail since
+    """.split()
 )
-
 
 TOO_OLD = "the images are older than preview_image_max_age"
 
@@ -191,7 +190,8 @@ def drift(preview: Mapping[str, Any], now: int, max_age: int = 0) -> str:
     seeded = state.get("seeded", {})
     if seeded != seed_mark(seen, list(seeded)):
         return "the data is not the data that was seeded"
-    if max_age and now - int(state.get("built", 0)) > max_age:
+    built = [s.get("built", 0) for s in state.get("services", {}).values() if s["digest"]]
+    if max_age and built and now - min(built) > max_age:
         return TOO_OLD
     return ""
 
@@ -205,13 +205,13 @@ def deployed(preview: Mapping[str, Any], seen: Mapping[str, Any], now: int) -> D
     """What the state records of a preview that was verified: all that ``drift`` compares."""
     images = {image["ref"]: image["id"] for image in seen["images"]}
     ran = {c["service"]: c["image_id"] for c in seen["containers"]}
+    former = {} if preview["rebuild"] else preview["observed"]["state"].get("services", {})
     attached = {"containers": seen["containers"], "state": {}}
     return {
         "commit": preview["commit"],
         "fingerprint": preview["fingerprint"],
         "wanted": preview["wanted"],
         "web": preview["web"],
-        "built": now,
         "route": seen["route"],
         "volumes": sorted(v["name"] for v in seen["volumes"]),
         # Those of its containers go with them; these nobody else would remember.
@@ -219,15 +219,25 @@ def deployed(preview: Mapping[str, Any], seen: Mapping[str, Any], now: int) -> D
             set(_docker.anonymous(preview["observed"])) - set(_docker.anonymous(attached))
         ),
         "services": {
-            s["name"]: {
-                "image": s["image"],
-                "image_id": images.get(s["image"], ran.get(s["name"], "")),
-                "digest": (s["build"] or {}).get("digest", ""),
-                "replicas": s["replicas"],
-                "completes": s["completes"],
-            }
+            s["name"]: _served(
+                s, images.get(s["image"], ran.get(s["name"], "")), former.get(s["name"], {}), now
+            )
             for s in preview["services"]
         },
+    }
+
+
+def _served(
+    service: Mapping[str, Any], image_id: str, former: Mapping[str, Any], now: int
+) -> Dict[str, Any]:
+    """One service of the record. An image that served the commit before is as old as it was."""
+    return {
+        "image": service["image"],
+        "image_id": image_id,
+        "digest": (service["build"] or {}).get("digest", ""),
+        "built": former.get("built", now) if former.get("image_id") == image_id else now,
+        "replicas": service["replicas"],
+        "completes": service["completes"],
     }
 
 

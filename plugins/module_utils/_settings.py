@@ -294,16 +294,20 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
         ),
         Setting(
             "preview_images",
-            map_of(text(_FORMAT_FIELDS, "an image, with {commit} or {number} in it"), *_SERVICE),
+            map_of(
+                text(_FORMAT_FIELDS, "an image, in which {commit} and {number} may stand"),
+                *_SERVICE,
+            ),
             {},
-            "Images that CI pushes, by service. They are waited for instead of built.",
+            "Images that CI pushes, by service. These services are not built: their images are "
+            "waited for.",
             "{web: 'registry.example.org/acme/shop:{commit}'}",
         ),
         Setting(
             "preview_images_timeout",
             duration(),
             600,
-            "How long to wait for an image of preview_images.",
+            "How long to wait for each image of preview_images.",
             "15m",
         ),
         Setting(
@@ -409,7 +413,8 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "preview_image_max_age",
             whole(0, 3650),
             0,
-            "After how many days images are built again for the same commit. 0 is never.",
+            "How many days old what was built here may be. After that the next `up` builds it "
+            "again, even where nothing has changed. 0 is any age.",
             "7",
         ),
     ),
@@ -660,10 +665,11 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
         ),
         Setting(
             "preview_step_outputs",
-            choice("none", "auto", "github"),
+            choice("none", "github"),
             "none",
-            "Whether the result is given to CI as outputs of its step; auto looks where it runs.",
-            "auto",
+            "Whether the result is written to GITHUB_OUTPUT and GITHUB_STEP_SUMMARY, where the "
+            "controller's environment has them: in GitHub Actions, Gitea and Forgejo.",
+            "github",
         ),
         Setting(
             "preview_no_log",
@@ -678,7 +684,7 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "preview_output",
             choice("table", "json"),
             "table",
-            "How the playbook `list` prints previews.",
+            "How the playbooks `list` and `doctor` print what they found.",
             "json",
         ),
         Setting(

@@ -34,7 +34,7 @@ def identity(**given_):
     of = settings(**given_)
     preview = _plan.identity("shop", of, run="r", builder="shop")
     preview["observed"] = _docker.empty(preview["name"])
-    preview["gateway"] = None
+    preview.update(gateway=None, rebuild=False)
     preview["fingerprint"] = _plan.fingerprint(preview, of)
     return preview
 
@@ -328,8 +328,19 @@ def test_every_drift_is_seen(break_it, told):
 
 
 def test_images_grow_old_where_a_limit_is_set():
-    assert _plan.drift(ready(), now=200, max_age=50)
+    assert _plan.drift(ready(), now=200, max_age=50) == _plan.TOO_OLD
     assert not _plan.drift(ready(), now=140, max_age=50)
+
+
+def test_an_image_that_is_only_deployed_again_grows_no_younger():
+    preview = ready()
+    again = _plan.deployed(preview, preview["observed"], now=180)
+    preview["observed"]["state"].update(again)
+    assert _plan.drift(preview, now=200, max_age=50) == _plan.TOO_OLD
+    preview["rebuild"] = True
+    again = _plan.deployed(preview, preview["observed"], now=180)
+    preview["observed"]["state"].update(again)
+    assert not _plan.drift(preview, now=200, max_age=50)
 
 
 @pytest.mark.parametrize(
@@ -348,8 +359,47 @@ def test_what_decides_what_is_deployed_changes_the_fingerprint(change):
 
 
 def test_how_a_run_works_does_not_change_the_fingerprint():
-    quiet = identity(preview_verify_timeout=5, preview_result_dir="/tmp/x", preview_no_log=False)
+    quiet = identity(
+        preview_verify_timeout=5,
+        preview_result_dir="/tmp/x",
+        preview_no_log=False,
+        preview_service="worker",
+        preview_registries=[{"registry": "r.org", "username": "u", "password": "rotated"}],
+    )
     assert quiet["fingerprint"] == identity()["fingerprint"]
+
+
+def test_of_each_setting_it_is_known_whether_it_decides_what_is_deployed():
+    """A setting that is new has to be put here or there."""
+    deciding = [
+        "app",
+        "target",
+        "trusted",
+        "forge",
+        "repository_id",
+        "compose_file",
+        "profiles",
+        "compose_allow",
+        "environment",
+        "secrets",
+        "secret_key",
+        "sentry_dsn",
+        "otel_endpoint",
+        "images",
+        "build_secrets",
+        "build_frontends",
+        "base_images",
+        "state_dir",
+        "sizes",
+        "size",
+        "log_driver",
+        "log_options",
+        "auth_users",
+        "rate_limit",
+    ]
+    known = {f"preview_{name}" for name in deciding}
+    assert not known & _plan._TRANSIENT
+    assert known | _plan._TRANSIENT == set(_settings.TABLE)
 
 
 # Subnets

@@ -178,7 +178,7 @@ def test_values_are_read(name: str, given: Any, value: Any) -> None:
         ("preview_environment", {"A": None}, "a text or a whole number"),
         ("preview_environment", {"A B": "x"}, "a variable's name"),
         ("preview_environment", {"PREVIEW_URL": "x"}, "not one of ours"),
-        ("preview_images", {"web": "acme/shop:{branch}"}, "{commit} or {number}"),
+        ("preview_images", {"web": "acme/shop:{branch}"}, "{commit} and {number}"),
         ("preview_images", {"We b": "acme/shop"}, "a service's name"),
         ("preview_verify_timeout", 0, "a time from 1 to 3600 seconds"),
         ("preview_verify_timeout", "2 days", "a time from 1"),
