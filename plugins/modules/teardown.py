@@ -197,7 +197,8 @@ def main():
     try:
         seen, foreign, gateway = work.observe()
         removed = _docker.leftovers(seen)
-        built = bool(seen["images"])
+        # A build that was ended has no image, and a teardown that was ended may have left no more.
+        built = bool(seen["images"] or seen["folder"] or module.params["settle"])
         left = list(removed)
         began = time.monotonic()
         stuck, quiet = began + module.params["timeout"], began + module.params["settle"]

@@ -208,10 +208,11 @@ class Platform:
             "--format",
             "{{range $name, $n := .NetworkSettings.Networks}}{{$name}} {{end}}",
             "ephemera-preview-gateway",
+            check=False,
         )
-        folders = (self.state / part for part in ("previews", "leases", "gateway/routes"))
-        paths = {str(path) for folder in folders for path in folder.rglob("*")}
-        paths.discard(str(self.state / "leases" / ".lock"))
+        paths = {str(path) for path in self.state.rglob("*")}
+        # Made by the first run on a host, for all that follow.
+        paths -= {str(self.state / shared) for shared in ("leases", "leases/.lock", "previews")}
         return (
             holdings()
             | {f"attached {network}" for network in attached.split()}
@@ -246,12 +247,14 @@ def free_port() -> int:
 
 
 def holdings() -> set[str]:
-    """Everything the engine holds but its build cache, one line each."""
+    """Everything the engine holds, one line each; of its build cache what a build can write to."""
+    cached = docker("buildx", "du", "--verbose", "--builder", "default")
     return set(
         docker("ps", "--all", "--format", "container {{.Names}}").splitlines()
         + docker("network", "ls", "--format", "network {{.Name}}").splitlines()
         + docker("volume", "ls", "--format", "volume {{.Name}}").splitlines()
         + docker("image", "ls", "--format", "image {{.Repository}}:{{.Tag}} {{.ID}}").splitlines()
+        + re.findall(r"^Description: +(cached mount .*)", cached, re.MULTILINE)
     )
 
 

@@ -25,6 +25,17 @@ def tiny(migrate: str = "", seed: str = "", **web: object) -> str:
     return text.replace("    build: .\n", "    build: .\n" + more, 1)
 
 
+# Compose waits for the first service before it starts the next one.
+NEVER_WELL = tiny(
+    healthcheck={"test": ["CMD", "false"], "interval": "1s", "start_period": "60s"}
+).replace(
+    "  cache:\n",
+    '  last:\n    build: .\n    x-preview: {expose: "off"}\n'
+    "    depends_on: {web: {condition: service_healthy}}\n  cache:\n",
+    1,
+)
+
+
 def one_off(platform: Platform, number: int, hook: str = "migrate") -> Callable[[], bool]:
     name = f"{platform.name(number)}-{hook}-web"
     return lambda: name in docker("ps", "--format", "{{.Names}}").split()
@@ -62,23 +73,37 @@ def test_after_a_kill_at_any_stage_the_next_up_heals_at_once(platform: Platform)
 @pytest.mark.parametrize("group", [False, True], ids=["main", "group"])
 def test_after_a_kill_at_any_stage_a_down_leaves_nothing(platform: Platform, group: bool) -> None:
     before = platform.traces()
-    commit = platform.repository.pull_request(
-        1,
+    built = f"RUN --mount=type=cache,target=/c echo {platform.app} {group} >/c/x; sleep 2\n"
+    platform.repository.commit(
+        "refs/heads/main",
         "Slow",
-        files={
-            "compose.yaml": tiny("sleep 30"),
-            "Dockerfile": f"{TINY['Dockerfile']}RUN echo {platform.app} {group}; sleep 2\n",
-        },
+        files={"Dockerfile": TINY["Dockerfile"] + built},
+        parent="refs/heads/main",
     )
-    for stage in ["source", "build", "migrate"] if group else ["plan", "build", "migrate"]:
-        running = platform.begin("up", preview_number=1, preview_commit=commit)
-        platform.wait_for(1, stage, running)
-        if stage == "migrate":
-            wait(one_off(platform, 1))
-        elif stage == "build":
+    slow = {
+        "source": tiny(),
+        "plan": tiny(),
+        "build": tiny(),
+        "migrate": tiny("sleep 30"),
+        "seed": tiny(seed="sleep 30"),
+        "deploy": NEVER_WELL,
+        "verify": COMPOSE.replace("health: /health", "health: /absent"),
+    }
+    stages = (
+        ["source", "build", "seed", "verify"] if group else ["plan", "build", "migrate", "deploy"]
+    )
+    for number, stage in enumerate(stages, 1):
+        commit = platform.repository.pull_request(
+            number, stage, files={"compose.yaml": slow[stage]}
+        )
+        running = platform.begin("up", preview_number=number, preview_commit=commit)
+        platform.wait_for(number, stage, running)
+        if stage in ("migrate", "seed"):
+            wait(one_off(platform, number, stage))
+        elif stage in ("build", "deploy"):
             time.sleep(1)
         running.kill(group=group)
-        platform.down(1).ok()
+        platform.down(number).ok()
         assert platform.traces() == before, stage
     time.sleep(1)
     assert platform.traces() == before, "something came back"
@@ -110,17 +135,7 @@ def test_down_wins_over_an_up_that_works(platform: Platform, stage: str) -> None
     before = platform.traces()
     slow: dict[str, str | bytes | None] = {
         "build": {"Dockerfile": f"{TINY['Dockerfile']}RUN echo {platform.app}; sleep 30\n"},
-        # Compose waits for the first service before it starts the next one.
-        "deploy": {
-            "compose.yaml": tiny(
-                healthcheck={"test": ["CMD", "false"], "interval": "1s", "start_period": "60s"}
-            ).replace(
-                "  cache:\n",
-                '  last:\n    build: .\n    x-preview: {expose: "off"}\n'
-                "    depends_on: {web: {condition: service_healthy}}\n  cache:\n",
-                1,
-            )
-        },
+        "deploy": {"compose.yaml": NEVER_WELL},
     }[stage]  # type: ignore[assignment]
     commit = platform.repository.pull_request(1, "Slow", files=slow)
     up = platform.begin("up", preview_number=1, preview_commit=commit)
