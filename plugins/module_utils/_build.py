@@ -5,14 +5,15 @@
 
 Everything that is built comes from people nobody trusts. What holds is enforced by BuildKit
 itself: a source policy says what a build may read, a namespace keeps its cache mounts apart, a
-cgroup bounds what its RUNs use. Registries are logged in to from a configuration of this run,
-which neither RUN nor an image ever sees.
+host's name the results of steps that use them, a cgroup bounds what its RUNs use. Registries are
+logged in to from a configuration of this run, which neither RUN nor an image ever sees.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -43,7 +44,6 @@ DISK_LEFT = 1 << 30  # bytes that a build leaves free whatever it is granted
 CGROUPS = "/sys/fs/cgroup"
 INSPECTED = 16 << 20  # bytes that the engine may say of the images of one preview
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -222,47 +222,78 @@ _OWN_FRONTEND = re.compile(
     r"(?:(?:index\.)?docker\.io/)?docker/dockerfile(?::(?:1(?:\.[0-9]+)*|latest))?(?:@sha256:\w+)?"
 )
 
+# Where a Dockerfile may use a cache mount, and where a step of an image's ONBUILD has: an author
+# who hides one keeps only their own preview's results from being told apart.
+_CACHE_MOUNT = re.compile(r"--mount\b.*cache", re.IGNORECASE | re.DOTALL)
+_CACHE_MOUNT_OF_BASE = re.compile(r"(?im)^#\d+ \[[^\]\n]*\] .*--mount\b.*cache")
+
 
 # -- limits ---------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def confined(name: str, memory: int, pids: int) -> Iterator[str]:
-    """A cgroup for a preview's builds, by the name to give to BuildKit; "" where there can't be.
+def confined(app: str, trusted: bool, memory: int, pids: int) -> Iterator[str]:
+    """A cgroup for builds, by the name to give to BuildKit; "" where there can't be.
 
-    It takes root, on the machine of the engine.
+    All previews of an app at one level of trust share it, and it is gone with the last of their
+    builds: BuildKit keeps a step's result by the cgroup's name too, so one a preview would have
+    each preview build everything anew. It takes root, on the machine of the engine.
     """
-    group = "{0}-build-{1}".format(_names.IMAGES, name)
-    unified = os.path.exists(os.path.join(CGROUPS, "cgroup.controllers"))
-    limits = {
-        "memory/memory.limit_in_bytes": memory,
-        "memory/memory.memsw.limit_in_bytes": memory,
-        "pids/pids.max": pids,
-        "cpu/cpu.shares": 512,
-    }
-    if unified:
-        limits = {"memory.max": memory, "memory.swap.max": 0, "pids.max": pids, "cpu.weight": 50}
-    made = False
+    group = "{0}-build-{1}-{2}".format(_names.IMAGES, app, _trust(trusted))
+    held = -1
     if os.geteuid() == 0 and _engine_is_here():
-        _remove_group(group)
-        try:
-            for key, value in limits.items():
-                controller, file = os.path.split(key)
-                path = os.path.join(CGROUPS, controller, group)
-                os.makedirs(path, exist_ok=True)
-                # Swap is not counted everywhere, and a share of the CPU is a courtesy.
-                must = file.startswith(("memory.max", "memory.limit", "pids"))
-                if must or os.path.exists(os.path.join(path, file)):
-                    with open(os.path.join(path, file), "w") as handle:
-                        handle.write(str(value))
-            made = True
-        except OSError:
-            made = False
+        with contextlib.suppress(OSError):
+            held = _enter_group(group, memory, pids)
     try:
-        yield "/" + group if made else ""
+        yield "/" + group if held >= 0 else ""
     finally:
-        if made:
-            _remove_group(group)
+        if held >= 0:
+            with contextlib.suppress(OSError):
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_group(group)
+            os.close(held)
+
+
+def _enter_group(group: str, memory: int, pids: int) -> int:
+    """Make the cgroup, or join those that use it. What is returned holds it until it is closed."""
+    unified = os.path.exists(os.path.join(CGROUPS, "cgroup.controllers"))
+    place = os.path.join(CGROUPS, "" if unified else "memory", group)
+    while True:
+        os.makedirs(place, exist_ok=True)
+        held = os.open(place, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_SH)
+        # Whoever was last may have removed it just now.
+        if os.path.exists(place) and os.path.samestat(os.fstat(held), os.stat(place)):
+            break
+        os.close(held)
+    limits = [
+        ("memory/memory.memsw.limit_in_bytes", -1),
+        ("memory/memory.limit_in_bytes", memory),
+        ("memory/memory.memsw.limit_in_bytes", memory),
+        ("pids/pids.max", pids),
+        ("cpu/cpu.shares", 512),
+    ]
+    if unified:
+        limits = [
+            ("memory.max", memory),
+            ("memory.swap.max", 0),
+            ("pids.max", pids),
+            ("cpu.weight", 50),
+        ]
+    try:
+        for key, value in limits:
+            controller, file = os.path.split(key)
+            path = os.path.join(CGROUPS, controller, group)
+            os.makedirs(path, exist_ok=True)
+            # Swap is not counted everywhere, and a share of the CPU is a courtesy.
+            must = file.startswith(("memory.max", "memory.limit", "pids"))
+            if must or os.path.exists(os.path.join(path, file)):
+                with open(os.path.join(path, file), "w") as handle:
+                    handle.write(str(value))
+    except OSError:
+        os.close(held)
+        raise
+    return held
 
 
 def _remove_group(group: str) -> None:
@@ -289,8 +320,10 @@ def _engine_is_here() -> bool:
 
 def _check(request: Request) -> None:
     """Refuse what no plan of ours holds."""
-    if not _NAME.fullmatch(request.name):
-        raise BuildFailed("{0!r} is no name of a preview.".format(request.name))
+    try:
+        _names.parse(request.name)
+    except _names.NameRefused as refused:
+        raise BuildFailed(str(refused)) from None
     own = "{0}/{1}/".format(_names.IMAGES, request.name)
     for service in request.services:
         ours = service.image.startswith(own)
@@ -331,7 +364,8 @@ class _Maker:
             told = {s.name: Made(s.image, "", hows[s.image], "", 0.0) for s in services}
             return Result(told, True)
         request, before, bounded = self.request, self.images, True
-        with confined(request.name, request.memory, request.pids) as self.cgroup:
+        app = _names.parse(request.name)[0]
+        with confined(app, request.trusted, request.memory, request.pids) as self.cgroup:
             if request.builder:
                 self.cgroup = ""
             if any(self._how(job) == "built" for job in jobs):
@@ -410,7 +444,8 @@ class _Maker:
         checkout.must(context, "folder")
         argv = ["docker", "buildx", "build", "--progress", "plain", "--load"]
         argv += ["--builder", request.builder or "default", "--tag", job.image]
-        argv += ["--file", self._dockerfile(job, checkout, context, folder)]
+        dockerfile = self._dockerfile(job, checkout, context, folder)
+        argv += ["--file", dockerfile]
         if build.get("target"):
             argv += ["--target={0}".format(build["target"])]
         for name, value in (build.get("args") or {}).items():
@@ -431,9 +466,26 @@ class _Maker:
             argv.append("--pull")
         if request.fresh or (request.secrets and not request.trusted):
             argv.append("--no-cache")
-        ended = self._run(argv + [self._at(context)], grace=5.0, watch=self._disk_is_full)
+        with open(dockerfile, encoding="utf-8", newline="") as stream:
+            apart = bool(_CACHE_MOUNT.search(stream.read()))
+        ended = self._solve(job, argv, context, apart)
+        if not apart and _CACHE_MOUNT_OF_BASE.search(ended.err):
+            self._run(["docker", "image", "rm", job.image])
+            self._solve(job, argv, context, apart=True)
+
+    def _solve(self, job: Wanted, argv: List[str], context: str, apart: bool) -> Ended:
+        """Let BuildKit build it; `apart`, no result of another preview's steps is taken."""
+        if apart:
+            # BuildKit does not tell cache mounts apart when it looks for a step's result: what one
+            # preview left in its own would reach the images of all. But it tells hosts apart.
+            place = ".".join(reversed(self._namespace().split("/")))
+            argv = argv + ["--add-host", place + ".invalid:127.0.0.1"]
+        ended = self._run(
+            argv + [self._at(context)], keep=4 << 20, grace=5.0, watch=self._disk_is_full
+        )
         if ended.rc != 0 or ended.timed_out or ended.stopped:
             raise self._failed("Building {0}".format(job.name), ended)
+        return ended
 
     def _dockerfile(self, job: Wanted, checkout: Checkout, context: str, folder: str) -> str:
         """The Dockerfile and what it ignores, as files of ours."""
@@ -461,9 +513,7 @@ class _Maker:
         return own
 
     def _namespace(self) -> str:
-        return "{0}/{1}".format(
-            self.request.name, "trusted" if self.request.trusted else "untrusted"
-        )
+        return "{0}/{1}".format(self.request.name, _trust(self.request.trusted))
 
     def _secrets(self, asked: Iterable[Any], folder: str) -> List[str]:
         granted = dict(self.request.secrets) if self.request.trusted else {}
@@ -679,6 +729,10 @@ class _Maker:
             )
         sentence, log = _build_log.explain(lines)
         return BuildFailed("{0} failed: {1}".format(what, sentence), log)
+
+
+def _trust(trusted: bool) -> str:
+    return "trusted" if trusted else "untrusted"
 
 
 def _without_tag(image: str) -> str:

@@ -370,15 +370,15 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "preview_build_memory",
             whole(64),
             4096,
-            "The memory a build's steps may have, in MiB, where the builder's machine lets us "
-            "limit it.",
+            "The memory the steps of an app's builds may have together, in MiB, where the "
+            "builder's machine lets us limit it.",
             "8192",
         ),
         Setting(
             "preview_build_pids",
             whole(16),
             4096,
-            "How many processes a build's steps may have at once, likewise.",
+            "How many processes the steps of an app's builds may have at once, likewise.",
             "1024",
         ),
         Setting(

@@ -136,12 +136,12 @@ options:
     default: 600
   memory:
     description:
-      - How many MiB all RUNs at one time may use. This and O(pids) take root on the engine's
-        machine, and the engine's own builder; see RV(limited).
+      - How many MiB all RUNs of the app's builds may use at one time. This and O(pids) take root on
+        the engine's machine, and the engine's own builder; see RV(limited).
     type: int
     default: 4096
   pids:
-    description: How many processes all RUNs at one time may have.
+    description: How many processes all RUNs of the app's builds may have at one time.
     type: int
     default: 4096
   disk:

@@ -67,6 +67,7 @@ class Preview:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
+        self.app = name.split("-", maxsplit=1)[0]
         self.folder = folder / name
         self.checkout = self.folder / "source"
         self.checkout.mkdir(parents=True)
@@ -110,9 +111,10 @@ class Preview:
 @pytest.fixture
 def previews(tmp_path: Path) -> Iterator[Any]:
     made: list[Preview] = []
+    app = f"t{uuid.uuid4().hex[:6]}"
 
-    def new(name: str = "") -> Preview:
-        made.append(Preview(tmp_path, name or f"t{uuid.uuid4().hex[:6]}-pr-{len(made) + 41}"))
+    def new() -> Preview:
+        made.append(Preview(tmp_path, f"{app}-pr-{len(made) + 41}"))
         return made[-1]
 
     yield new
@@ -394,6 +396,39 @@ def test_cache_mounts_are_a_previews_own(previews: Any) -> None:
     assert look(first) == first.name, "another's is not"
 
 
+@pytest.mark.parametrize("by", ["the Dockerfile", "an ONBUILD of its base"])
+def test_results_of_steps_with_cache_mounts_are_a_previews_own(previews: Any, by: str) -> None:
+    """THREATS 8: BuildKit finds a step's result whatever cache mount it came from."""
+    token = uuid.uuid4().hex
+    mount = "RUN --mount=type=cache,target=/c,id=pip"
+    step = f"{mount} : {token}; cp -r /c /seen"
+    base = f"t{token[:6]}"
+    text = f"FROM {BASE}\n{step}\n"
+    if by != "the Dockerfile":
+        docker("build", "-q", "-t", base, "-", input=f"FROM {BASE}\nONBUILD {step}\n")
+        text = f"FROM {base}\n"
+    first, second = previews(), previews()
+
+    def look(preview: Preview) -> str:
+        preview.build(text)
+        return preview.run("sh", "-c", "cat /seen/* 2>/dev/null || true")
+
+    try:
+        first.build(f"FROM {BASE}\n{mount} echo poison >/c/it; : {token}\n")
+        assert look(first) == "poison", "its own is kept"
+        before = docker("image", "ls", "--quiet", "--filter", "dangling=true")
+        assert look(second) == ""
+        assert docker("image", "ls", "--quiet", "--filter", "dangling=true") == before
+    finally:
+        docker("image", "rm", "--force", base)
+
+
+def test_results_of_steps_without_are_shared(previews: Any) -> None:
+    text = f"FROM {BASE}\nRUN : {uuid.uuid4()}; date +%N >/when\n"
+    seen = {each.build(text) and each.run("cat", "/when") for each in (previews(), previews())}
+    assert len(seen) == 1
+
+
 def test_labels_of_the_platform(previews: Any) -> None:
     """THREATS 9: a label reaches the container and makes it look like one of ours."""
     preview, other = previews(), previews()
@@ -431,7 +466,7 @@ def test_a_build_that_takes_too_long_is_over(preview: Preview) -> None:
     assert any("begun" in line for line in failed.log)
     time.sleep(1)
     assert not processes("sleep 4711"), "in the engine too"
-    assert not list(Path("/sys/fs/cgroup").glob(f"**/*{preview.name}*"))
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/*{preview.app}*"))
 
 
 @root
@@ -439,8 +474,22 @@ def test_memory_of_a_build(preview: Preview) -> None:
     text = f"FROM {BASE}\nRUN x=$(head -c 300000000 /dev/zero | tr '\\0' a); echo ${{#x}}\n"
     failed = preview.refused(text, memory=64 << 20)
     assert "preview_build_memory" in str(failed)
-    assert not list(Path("/sys/fs/cgroup").glob(f"**/*{preview.name}*"))
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/*{preview.app}*"))
     assert preview.make(preview.service(dockerfile_inline=f"FROM {BASE}\nRUN true\n")).limited
+
+
+@root
+def test_builds_of_an_app_share_their_limits(previews: Any) -> None:
+    cgroups = Path("/sys/fs/cgroup")
+    app = previews().app
+    with _build.confined(app, True, 1 << 30, 100) as one:
+        with _build.confined(app, True, 1 << 31, 200) as two:
+            assert one == two
+        left = list(cgroups.glob(f"**{one}/pids.max"))
+        assert [path.read_text().strip() for path in left] == ["200"], "the other still builds"
+        with _build.confined(app, False, 1 << 30, 100) as other:
+            assert other not in ("", one)
+    assert not list(cgroups.glob(f"**/*{app}*"))
 
 
 @root

@@ -137,7 +137,7 @@ def test_an_answer_that_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_limits_need_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with _build.confined("shop-pr-1", 1 << 30, 100) as group:
+    with _build.confined("shop", True, 1 << 30, 100) as group:
         assert group == ""
 
 
