@@ -46,8 +46,6 @@ ENV_MAX = 64 << 10
 ENV_TOTAL = 2 << 20
 """Characters that all ``env_file`` of all services may have together, values filled in."""
 
-"""Bytes of a config or secret."""
-
 
 class Request(NamedTuple):
     """What is read, and what the platform says about it.
