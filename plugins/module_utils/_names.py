@@ -26,7 +26,7 @@ import hashlib
 import ipaddress
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 SCHEMA = "1"
 """Version of the labels and names. A newer collection still lists what an older one made."""
@@ -75,6 +75,7 @@ _RESERVED = re.compile(r"(pg|kube|openshift)(-|\Z)")
 _SERVICE = re.compile(rf"[a-z0-9]([a-z0-9-]{{0,{SERVICE_MAX - 2}}}[a-z0-9])?")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
+_NAME = re.compile(r"(.+)-pr-([1-9][0-9]{0,9})")
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _REGISTRY = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
 # sslip.io answers with the leftmost address that it reads in a host: 169-254-169-254--shop-pr-1.
@@ -213,6 +214,14 @@ def pull_request_number(value: object) -> int:
             "without sign, spaces or leading zeros.",
         )
     return number
+
+
+def parse(name: str) -> Tuple[str, int]:
+    """Take ``shop-pr-42`` apart into ``("shop", 42)``; raises NameRefused."""
+    match = _NAME.fullmatch(name)
+    if match is None or not _PLAIN.fullmatch(match.group(1)) or _NUMBERED.search(match.group(1)):
+        raise NameRefused("name", name, "the name of a preview reads <app>-pr-<number>.")
+    return match.group(1), pull_request_number(match.group(2))
 
 
 def service_name(service: str) -> str:

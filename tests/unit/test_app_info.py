@@ -46,7 +46,7 @@ def web(text: str) -> str:
     [
         ("fastapi", {}, "backend", 11),
         ("django", {}, "django", 2),
-        ("rails", {"profiles": ()}, "web", 4),
+        ("rails", {"profiles": ()}, "web", 5),
         ("node", {}, "web", 2),
     ],
 )

@@ -127,7 +127,7 @@ def test_no_two_of_ten_thousand_share_a_name() -> None:
         found = _names.describe(app, number)
         check(found)
         assert found == _names.describe(app, str(number))
-        assert found["name"] == f"{found['slug']}-pr-{number}"
+        assert _names.parse(found["name"]) == (found["slug"], number)
         assert slugs.setdefault(found["slug"], app) == app
         for kind in ("name", "database", "host"):
             assert owners.setdefault((kind, found[kind]), (app, number)) == (app, number)
@@ -198,6 +198,7 @@ def test_apps_that_look_alike_differ(one: str, other: str) -> None:
 def test_one_is_never_taken_for_twelve() -> None:
     one, twelve = _names.names("pr", 1), _names.names("pr", 12)
     assert one.name == "pr-pr-1" and twelve.name == "pr-pr-12"
+    assert _names.parse("pr-pr-1") == ("pr", 1) and _names.parse("pr-pr-12") == ("pr", 12)
     selector = _names.labels(one)
     assert not selector.items() & _names.labels(twelve).items() - {
         ("ephemera.preview/app", "pr"),
@@ -441,6 +442,12 @@ def test_services_refused(service: str) -> None:
 def test_registries_refused(registry: str) -> None:
     with pytest.raises(NameRefused, match="registry"):
         _names.image(_names.names("shop", 42), "web", COMMIT, registry)
+
+
+@pytest.mark.parametrize("name", ["", "shop", "shop-pr-0", "-pr-1", "shop-pr-4-pr-2", "Shop-pr-1"])
+def test_foreign_names_are_not_parsed(name: str) -> None:
+    with pytest.raises(NameRefused, match="name: "):
+        _names.parse(name)
 
 
 def test_an_owner_is_a_repository_on_a_forge() -> None:
