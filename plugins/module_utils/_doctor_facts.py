@@ -15,7 +15,6 @@ from ansible_collections.ephemera.preview.plugins.module_utils import _docker
 
 # What stages run on the host, and the package of Debian that has it.
 COMMANDS = {
-    "awk": "mawk",
     "cat": "coreutils",
     "cut": "coreutils",
     "date": "coreutils",
@@ -26,6 +25,7 @@ COMMANDS = {
     "sed": "sed",
     "sha256sum": "coreutils",
     "sort": "coreutils",
+    "stat": "coreutils",
     "tail": "coreutils",
     "timeout": "coreutils",
     "tr": "coreutils",

@@ -15,7 +15,7 @@ description:
     without C(.git). It is that commit, or the task fails.
   - Nothing that the repository holds is run or followed, neither hooks, filters, monitors,
     submodules nor LFS, and no configuration of the machine or the user is read.
-  - Needs C(git) 2.24 or newer, for C(ssh) addresses an OpenSSH client too.
+  - Needs C(git) 2.32 or newer, for C(ssh) addresses an OpenSSH client too.
 author: ephemera.preview contributors (@ephemera-preview)
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes

@@ -34,6 +34,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._doctor_facts imp
     Python,
     State,
 )
+from ansible_collections.ephemera.preview.plugins.modules import build, source
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = 1_800_000_000
@@ -621,11 +622,11 @@ def test_commands_are_those_that_stages_run():
         "awk cat cut date find flock grep head mktemp sed sha256sum sort stat tail timeout tr xargs"
     )
     scripts = _docker._SCRIPT + _lease._SCRIPT + _diagnose.LOOK + _diagnose.TOLD
-    scripts += _diagnose.ONE_OFF
+    scripts += _diagnose.ONE_OFF + _doctor_facts.SCRIPT
     scripts += (ROOT / "plugins/action/hook.py").read_text()
     scripts = re.sub(r"(?m)^\s*#.*$", "", scripts)
     words = set(re.findall(r"(?<![\w./$-])[a-z][a-z0-9]*(?![\w.=:-])", scripts))
-    assert set(looked_for.split()) & words <= set(_doctor_facts.COMMANDS)
+    assert set(looked_for.split()) & words == set(_doctor_facts.COMMANDS)
     assert {"flock", "timeout", "sha256sum", "mktemp"} <= words
 
 
@@ -635,6 +636,16 @@ def test_minimums_are_those_of_the_collection():
     engine = (ROOT / "tests/testbed/engine").read_text()
     assert "ENGINE_MINIMUM={}.{}".format(*_doctor.ENGINE_MINIMUM) in engine
     assert "COMPOSE_MINIMUM={}.{}".format(*_doctor.COMPOSE_MINIMUM) in engine
+    assert "Needs C(git) {}.{} or newer".format(*_doctor.GIT_MINIMUM) in source.DOCUMENTATION
+    assert f"Docker Engine {_doctor.ENGINE_MINIMUM[0]}, with buildx" in build.DOCUMENTATION
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert (
+        "Docker Engine {} or newer with Compose {}.{} and".format(
+            _doctor.ENGINE_MINIMUM[0], *_doctor.COMPOSE_MINIMUM
+        )
+        in readme
+    )
+    assert "git {}.{},".format(*_doctor.GIT_MINIMUM) in readme
 
 
 def test_the_gateway_is_known_by_its_own_page():

@@ -371,32 +371,11 @@ def test_how_a_run_works_does_not_change_the_fingerprint():
 
 def test_of_each_setting_it_is_known_whether_it_decides_what_is_deployed():
     """A setting that is new has to be put here or there."""
-    deciding = [
-        "app",
-        "target",
-        "trusted",
-        "forge",
-        "repository_id",
-        "compose_file",
-        "profiles",
-        "compose_allow",
-        "environment",
-        "secrets",
-        "secret_key",
-        "sentry_dsn",
-        "otel_endpoint",
-        "images",
-        "build_secrets",
-        "build_frontends",
-        "base_images",
-        "state_dir",
-        "sizes",
-        "size",
-        "log_driver",
-        "log_options",
-        "auth_users",
-        "rate_limit",
-    ]
+    deciding = ["app", "target", "trusted", "forge", "repository_id"]
+    deciding += ["compose_file", "profiles", "compose_allow", "environment", "secrets"]
+    deciding += ["secret_key", "sentry_dsn", "otel_endpoint", "images", "build_secrets"]
+    deciding += ["build_frontends", "base_images", "state_dir", "sizes", "size"]
+    deciding += ["log_driver", "log_options", "auth_users", "rate_limit"]
     known = {f"preview_{name}" for name in deciding}
     assert not known & _plan._TRANSIENT
     assert known | _plan._TRANSIENT == set(_settings.TABLE)
