@@ -9,7 +9,12 @@ import time
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _lease, _plan
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _docker,
+    _lease,
+    _names,
+    _plan,
+)
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
 
@@ -89,7 +94,7 @@ class ActionModule(PreviewAction):
         ids = [
             c["id"]
             for c in seen["containers"]
-            if c["oneoff"] and c["labels"].get("ephemera.preview/owner") == preview["owner"]
+            if c["oneoff"] and c["labels"].get(_names.PREFIX + "owner") == preview["owner"]
         ]
         if ids:
             self.on_host(["docker", "container", "rm", "--force", "--volumes", *ids])

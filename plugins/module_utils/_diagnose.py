@@ -405,7 +405,7 @@ def parse_look(output: str, name: str) -> List[Container]:
             of = ident
             found[of] = found[of]._replace(listen=[])
         elif not ident and of and line:
-            place, port = _socket(line.split()[1])
+            place, port = listener(line.split()[1])
             listen = found[of].listen
             if listen is not None and place != "resolver":
                 listen.append((place, port))
@@ -441,7 +441,7 @@ def _seconds(stamp: str) -> float:
     return whole + float(fraction.group() if fraction else 0)
 
 
-def _socket(text: str) -> Tuple[str, int]:
+def listener(text: str) -> Tuple[str, int]:
     """The kernel's ``0100007F:1F90`` as ("loopback", 8080)."""
     words, dummy, port = text.partition(":")
     # Words of 32 bits in the machine's order, which is little-endian nearly everywhere.

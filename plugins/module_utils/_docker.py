@@ -13,8 +13,9 @@ import json
 import re
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
+from ansible_collections.ephemera.preview.plugins.module_utils._names import PREFIX
+
 GATEWAY = "ephemera-preview-gateway"
-LABEL = "ephemera.preview/"
 # A volume that an image asks for has no name of ours and no label of ours.
 ANONYMOUS = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -101,7 +102,7 @@ _CONTAINER = "{%s}" % ",".join(
         '"compose.%s":{{json (.Label "com.docker.compose.%s")}}' % (key, key)
         for key in ("service", "oneoff", "image", "project")
     ]
-    + ['"%s%s":{{json (.Label "%s%s")}}' % (LABEL, key, LABEL, key) for key in _LABELS]
+    + ['"%s%s":{{json (.Label "%s%s")}}' % (PREFIX, key, PREFIX, key) for key in _LABELS]
 )
 _NETWORK = '{"Name":{{json .Name}},"Labels":{{json .Labels}},"Config":{{json .IPAM.Config}}}'
 
@@ -123,14 +124,14 @@ def _container(raw: Dict[str, Any]) -> Dict[str, Any]:
         "anonymous": [m for m in raw["Mounts"].split(",") if ANONYMOUS.match(m)],
         "created": raw["CreatedAt"],
         "project": raw["compose.project"],
-        "labels": {k: v for k, v in raw.items() if k.startswith(LABEL) and v},
+        "labels": {k: v for k, v in raw.items() if k.startswith(PREFIX) and v},
     }
 
 
 def _named(raw: Dict[str, Any]) -> Dict[str, Any]:
     return {
         "name": raw["Name"],
-        "labels": {k: v for k, v in (raw.get("Labels") or {}).items() if k.startswith(LABEL)},
+        "labels": {k: v for k, v in (raw.get("Labels") or {}).items() if k.startswith(PREFIX)},
     }
 
 
@@ -220,7 +221,7 @@ def parse(output: str, name: str = "") -> Dict[str, Any]:
             else:
                 preview[kind] = value
     for kind, item in found:
-        owner = item["labels"].get(LABEL + "name", "")
+        owner = item["labels"].get(PREFIX + "name", "")
         # A container inherits its image's labels, so a label alone proves nothing: it is ours
         # only where Compose named it for the same project.
         if kind == "containers" and not (

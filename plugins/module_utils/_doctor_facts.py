@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
 
-from ansible_collections.ephemera.preview.plugins.module_utils import _docker
+from ansible_collections.ephemera.preview.plugins.module_utils import _diagnose, _docker, _names
 
 # What stages run on the host, and the package of Debian that has it.
 COMMANDS = {
@@ -257,14 +257,14 @@ _NETWORK = "\t".join(
     (
         "network",
         "{{.Name}}",
-        '{{index .Labels "%sname"}}' % _docker.LABEL,
+        '{{index .Labels "%sname"}}' % _names.PREFIX,
         "{{range .IPAM.Config}}{{.Subnet}} {{end}}",
     )
 )
 _GATEWAY = "\t".join(
     (
         "gateway",
-        '{{index .Config.Labels "%sgateway"}}' % _docker.LABEL,
+        '{{index .Config.Labels "%sgateway"}}' % _names.PREFIX,
         "{{json .State}}",
         "{{json .NetworkSettings.Networks}}",
         "{{json .HostConfig.PortBindings}}",
@@ -388,13 +388,7 @@ def _read_route(machine: Machine, parts: List[str]) -> None:
 
 
 def _read_listen(machine: Machine, parts: List[str]) -> None:
-    """The kernel's ``0100007F:1F90`` as ("loopback", 8080)."""
-    address, dummy, port = parts[0].partition(":")
-    loopback = ("00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
-    place = "any" if set(address) == {"0"} else "other"
-    if address in loopback or (len(address) == 8 and address.endswith("7F")):
-        place = "loopback"
-    machine.listeners.append((place, int(port, 16)))
+    machine.listeners.append(_diagnose.listener(parts[0]))
 
 
 def _read_holder(machine: Machine, parts: List[str]) -> None:

@@ -115,6 +115,18 @@ def get(
         url, redirects = following, redirects - 1
 
 
+def context(ca: str = "", trusting: bool = False) -> ssl.SSLContext:
+    """What a server's certificate has to hold to: the system's authorities and those of the file
+    ``ca``; nothing at all where we are ``trusting``."""
+    found = ssl.create_default_context()
+    if ca:
+        found.load_verify_locations(ca)
+    if trusting:
+        found.check_hostname = False
+        found.verify_mode = ssl.CERT_NONE
+    return found
+
+
 def origin(url: str) -> Optional[Tuple[str, str, int]]:
     """(scheme, host, port) of an http URL; None when it is none."""
     try:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterable, List, Mapping
 
+from ansible_collections.ephemera.preview.plugins.module_utils._names import PREFIX
+
 COLUMNS = ("NAME", "PR", "COMMIT", "STATUS", "RUNNING", "AGE", "URL")
 
 
@@ -42,9 +44,9 @@ def row(seen: Mapping[str, Any], now: int) -> Dict[str, Any]:
         status = "degraded"
     return {
         "name": seen["name"],
-        "app": state.get("app") or labels.get("ephemera.preview/app", ""),
-        "number": int(state.get("number") or labels.get("ephemera.preview/number") or 0),
-        "owner": state.get("owner") or labels.get("ephemera.preview/owner", ""),
+        "app": state.get("app") or labels.get(PREFIX + "app", ""),
+        "number": int(state.get("number") or labels.get(PREFIX + "number") or 0),
+        "owner": state.get("owner") or labels.get(PREFIX + "owner", ""),
         "commit": state.get("commit", ""),
         "status": status,
         "stage": state.get("stage", ""),

@@ -24,13 +24,13 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _interpolate,
     _names,
     _project,
+    _route,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import in_bytes
 from ansible_collections.ephemera.preview.plugins.module_utils._screen import replicas_of
 from ansible_collections.ephemera.preview.plugins.module_utils._xpreview import HOOKS
 
 SCHEMA = 1
-NETWORK_PREFIX = 26
 
 # Settings that change how a run or the gateway works, not what a preview is. Which host and URL
 # a preview has, and which commit, is compared as such.
@@ -247,7 +247,7 @@ def ownership(preview: Mapping[str, Any]) -> List[str]:
     seen = preview["observed"]
     for kind in ("containers", "networks", "volumes"):
         for item in seen[kind]:
-            owner = item["labels"].get("ephemera.preview/owner")
+            owner = item["labels"].get(_names.PREFIX + "owner")
             if owner != preview["owner"]:
                 problems.append(
                     "{0} {1} belongs to another repository (owner {2}, this one is {3})".format(
@@ -277,7 +277,7 @@ def stranger(preview: Mapping[str, Any]) -> str:
     """
     seen = preview["observed"]
     owners = {
-        item["labels"].get("ephemera.preview/owner", "")
+        item["labels"].get(_names.PREFIX + "owner", "")
         for kind in ("containers", "networks", "volumes")
         for item in seen[kind]
     }
@@ -396,12 +396,12 @@ def allocate(pools: Sequence[str], taken: Sequence[str], seed: str, count: int) 
     free: List[str] = []
     for pool in pools:
         whole = ipaddress.ip_network(pool)
-        size = 1 << (32 - NETWORK_PREFIX)
+        size = 1 << (32 - _route.NETWORK_PREFIX)
         total = whole.num_addresses // size
         start = int(hashlib.sha256(seed.encode("utf-8")).hexdigest()[:8], 16) % max(total, 1)
         for step in range(total):
             at = int(whole.network_address) + ((start + step) % total) * size
-            net = ipaddress.ip_network((at, NETWORK_PREFIX))
+            net = ipaddress.ip_network((at, _route.NETWORK_PREFIX))
             if not any(net.overlaps(other) for other in used):
                 free.append(str(net))
                 if len(free) == count:

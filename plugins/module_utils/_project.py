@@ -10,8 +10,7 @@ import posixpath
 from typing import Any, Dict, List, Mapping, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils._interpolate import escape
-
-LABEL = "ephemera.preview/"
+from ansible_collections.ephemera.preview.plugins.module_utils._names import PREFIX
 
 # Values of the author's service that mean the same in ours. All passed the screen.
 _KEPT = (
@@ -165,7 +164,7 @@ def _service(
         "image": planned["image"],
         "pull_policy": "missing" if planned["source"] == "pull" else "never",
         "environment": escape(own),
-        "labels": dict(preview["labels"], **{LABEL + "service": planned["name"]}),
+        "labels": dict(preview["labels"], **{PREFIX + "service": planned["name"]}),
         "networks": networks,
         "security_opt": ["no-new-privileges:true"],
         "logging": {

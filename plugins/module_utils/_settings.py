@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Collection, Dict, Iterable, List, Mapping, NamedTuple, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _names
+from ansible_collections.ephemera.preview.plugins.module_utils._dockerfile import FRONTENDS
 from ansible_collections.ephemera.preview.plugins.module_utils._kinds import (
     Kind,
     Wrong,
@@ -398,7 +399,7 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
         Setting(
             "preview_build_frontends",
             list_of(text(r"[A-Za-z0-9][A-Za-z0-9._/:@*-]*", "a pattern of images' names")),
-            ["docker/dockerfile:1", "docker/dockerfile:1.*"],
+            list(FRONTENDS),
             "The frontends a Dockerfile may ask for by `# syntax=`.",
             "['docker/dockerfile:1', 'docker/dockerfile:1-labs']",
         ),

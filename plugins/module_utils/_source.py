@@ -119,6 +119,26 @@ class Origin(NamedTuple):
     ca: Optional[str] = None
 
 
+ARGUMENTS: Dict[str, Dict[str, Any]] = {
+    "checkout": {"type": "path"},
+    "token": {"type": "str", "no_log": True},
+    "user": {"type": "str", "default": "x-access-token"},
+    "key_file": {"type": "path", "no_log": False},
+    "host_keys": {"type": "str", "no_log": False},
+    "proxy": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "http_proxy": {"type": "str", "no_log": True},
+            "https_proxy": {"type": "str", "no_log": True},
+            "no_proxy": {"type": "str"},
+        },
+    },
+    "ca": {"type": "str"},
+}
+"""The options of a module that reaches a repository: those of ``Origin`` that lead there."""
+
+
 class Limits(NamedTuple):
     """`seconds` for everything; `size` in bytes of a fetch and of the exported files."""
 

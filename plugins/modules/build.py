@@ -119,7 +119,7 @@ options:
         not pulled.
     type: list
     elements: str
-    default: ["docker/dockerfile:1"]
+    default: ["docker/dockerfile:1", "docker/dockerfile:1.*"]
   base_images:
     description: Patterns of the images that builds may use. Without any, all but this machine's own
       registries.
@@ -208,7 +208,11 @@ log:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ephemera.preview.plugins.module_utils import _announce, _build
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _announce,
+    _build,
+    _dockerfile,
+)
 
 
 def main() -> None:
@@ -244,7 +248,11 @@ def main() -> None:
             },
             "ca": text,
             "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "frontends": {"type": "list", "elements": "str", "default": ["docker/dockerfile:1"]},
+            "frontends": {
+                "type": "list",
+                "elements": "str",
+                "default": list(_dockerfile.FRONTENDS),
+            },
             "base_images": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 1200},
             "images_timeout": {"type": "int", "default": 600},

@@ -17,6 +17,7 @@ description:
 author: ephemera.preview contributors (@ephemera-preview)
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
+  - ephemera.preview.repository
 attributes:
   check_mode:
     support: full
@@ -32,39 +33,6 @@ options:
     default: []
   repository:
     description: The repository to read. Without it, none is.
-    type: str
-  checkout:
-    description: A checkout that is used instead of it, which must hold a repository.
-    type: path
-  user:
-    description: The user's name that goes with O(token).
-    type: str
-    default: x-access-token
-  token:
-    description: The token to read the repository over https.
-    type: str
-  key_file:
-    description: The key to read the repository over ssh.
-    type: path
-  host_keys:
-    description: The host keys that the forge may show, in lines as known_hosts has them.
-    type: str
-  proxy:
-    description: The proxies to use.
-    type: dict
-    default: {}
-    suboptions:
-      http_proxy:
-        description: For http.
-        type: str
-      https_proxy:
-        description: For https.
-        type: str
-      no_proxy:
-        description: What is reached without them.
-        type: str
-  ca:
-    description: Certificates to trust besides the system's, as PEM text.
     type: str
   timeout:
     description: Seconds that reading the repository may take.
@@ -128,7 +96,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ephemera.preview.plugins.module_utils import _compose, _source
 
 NO_COMMIT = "0" * 40
-ORIGIN = ("checkout", "user", "token", "key_file", "host_keys", "proxy", "ca")
 
 
 def missing(libraries: List[str]) -> Dict[str, str]:
@@ -164,9 +131,8 @@ def compose(module: AnsibleModule) -> Dict[str, str]:
 
 def repository(params: Dict[str, Any]) -> str:
     """Why the repository cannot be read, or ""."""
-    origin = _source.Origin(
-        url=params["repository"], **{name: params[name] for name in ORIGIN if params[name]}
-    )
+    given = {name: params[name] for name in _source.ARGUMENTS if params[name]}
+    origin = _source.Origin(url=params["repository"], **given)
     try:
         scheme = _source._check(NO_COMMIT, origin)
         if origin.checkout:
@@ -196,23 +162,9 @@ def heads(origin: _source.Origin, scheme: str, limits: _source.Limits) -> Tuple[
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
+            **_source.ARGUMENTS,
             "libraries": {"type": "list", "elements": "str", "default": []},
             "repository": {"type": "str"},
-            "checkout": {"type": "path"},
-            "user": {"type": "str", "default": "x-access-token"},
-            "token": {"type": "str", "no_log": True},
-            "key_file": {"type": "path", "no_log": False},
-            "host_keys": {"type": "str", "no_log": False},
-            "proxy": {
-                "type": "dict",
-                "default": {},
-                "options": {
-                    "http_proxy": {"type": "str", "no_log": True},
-                    "https_proxy": {"type": "str", "no_log": True},
-                    "no_proxy": {"type": "str"},
-                },
-            },
-            "ca": {"type": "str"},
             "timeout": {"type": "int", "default": 30},
         },
         supports_check_mode=True,

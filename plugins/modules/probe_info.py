@@ -89,8 +89,6 @@ answers:
       type: str
 """
 
-import ssl
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ephemera.preview.plugins.module_utils import _http
 
@@ -107,9 +105,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     asked = module.params
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    context = _http.context(trusting=True)
     answers = []
     for url in asked["urls"]:
         where = _http.origin(url)

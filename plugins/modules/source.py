@@ -19,6 +19,7 @@ description:
 author: ephemera.preview contributors (@ephemera-preview)
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
+  - ephemera.preview.repository
 attributes:
   check_mode:
     support: full
@@ -56,43 +57,6 @@ options:
       - The reference that the commit is on, such as C(refs/pull/42/head). The commit has to be its
         newest, or one of the few before it.
       - Without it the commit itself is asked for, which not every server allows.
-    type: str
-  checkout:
-    description:
-      - A checkout of CI's, to take the commit from instead of O(url). Its configuration and hooks
-        are not read, its files not used. Only its objects are, and every one is checked.
-    type: path
-  token:
-    description: The password for O(url), shown to that server only.
-    type: str
-  user:
-    description: The user's name that goes with O(token).
-    type: str
-    default: x-access-token
-  key_file:
-    description: The private key for an C(ssh) O(url), a file where the module runs.
-    type: path
-  host_keys:
-    description:
-      - The host keys that an C(ssh) server may show, in lines as C(known_hosts) has them. Without
-        them, those that the machine and the user know.
-    type: str
-  proxy:
-    description: The proxies to go through.
-    type: dict
-    default: {}
-    suboptions:
-      http_proxy:
-        description: The proxy for C(http).
-        type: str
-      https_proxy:
-        description: The proxy for C(https).
-        type: str
-      no_proxy:
-        description: What is reached without a proxy, separated by commas.
-        type: str
-  ca:
-    description: Certificates to trust besides the system's, as PEM text.
     type: str
   timeout:
     description: How many seconds all of it may take.
@@ -181,26 +145,12 @@ def temporary_folder() -> str:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
+            **_source.ARGUMENTS,
             "commit": {"type": "str", "required": True},
             "dest": {"type": "path", "required": True},
             "keep": {"type": "str", "default": ""},
             "url": {"type": "str"},
             "ref": {"type": "str"},
-            "checkout": {"type": "path"},
-            "token": {"type": "str", "no_log": True},
-            "user": {"type": "str", "default": "x-access-token"},
-            "key_file": {"type": "path", "no_log": False},
-            "host_keys": {"type": "str", "no_log": False},
-            "proxy": {
-                "type": "dict",
-                "default": {},
-                "options": {
-                    "http_proxy": {"type": "str", "no_log": True},
-                    "https_proxy": {"type": "str", "no_log": True},
-                    "no_proxy": {"type": "str"},
-                },
-            },
-            "ca": {"type": "str"},
             "timeout": {"type": "int", "default": 300},
             "max_size": {"type": "int", "default": 2048},
         },

@@ -86,14 +86,14 @@ import shutil
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ephemera.preview.plugins.module_utils import _docker
+from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _names
 
 
 def mine(seen, owner):
     """The same observation without what belongs to another owner, and that apart."""
     kept, others = dict(seen), dict(seen)
     for kind in ("containers", "networks", "volumes"):
-        kept[kind] = [i for i in seen[kind] if i["labels"].get("ephemera.preview/owner") == owner]
+        kept[kind] = [i for i in seen[kind] if i["labels"].get(_names.PREFIX + "owner") == owner]
         others[kind] = [i for i in seen[kind] if i not in kept[kind]]
     ours, theirs = (
         any(of[kind] for kind in ("containers", "networks", "volumes")) for of in (kept, others)

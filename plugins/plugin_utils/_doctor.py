@@ -279,11 +279,8 @@ def look_from_outside(facts: Facts) -> None:
         return
     if names.domain.endswith("localhost") and not facts.local:
         return
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
     url = names.url + "/"
-    answer = _http.get(url, context=context)
+    answer = _http.get(url, context=_http.context(trusting=True))
     ours = answer.status == 404 and _doctor.NOBODY_HERE in str(answer.body)
     said = re.sub(r"^\[Errno -?\d+\] ", "", answer.detail) or answer.trouble
     facts.door = _doctor_facts.Door(url, names.port, answer.status, ours, said)
@@ -366,21 +363,15 @@ def served_certificate(
 ) -> _doctor_facts.Certificate:
     """The certificate that is served, and whether it is trusted here where it should be."""
     source = f"served at {name.host}:{port}"
-    blind = ssl.create_default_context()
-    blind.check_hostname = False
-    blind.verify_mode = ssl.CERT_NONE
     try:
-        der = _handshake(name, port, blind)
+        der = _handshake(name, port, _http.context(trusting=True))
         found = _certificate(source, x509.load_der_x509_certificate(der))
     except (OSError, ValueError) as error:
         return _doctor_facts.Certificate(source, said=str(error))
     if settings["preview_gateway_tls"] == "selfsigned":
         return found
     try:
-        context = ssl.create_default_context()
-        if settings["preview_ca_file"]:
-            context.load_verify_locations(settings["preview_ca_file"])
-        _handshake(name, port, context)
+        _handshake(name, port, _http.context(settings["preview_ca_file"]))
     except (OSError, ssl.SSLError) as error:
         return found._replace(untrusted=getattr(error, "verify_message", "") or str(error))
     return found

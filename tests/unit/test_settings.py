@@ -75,13 +75,12 @@ def test_every_example_can_be_used_as_it_stands() -> None:
         assert setting.kind.read(read) == read, f"{name} does not read its own result"
 
 
-@pytest.mark.parametrize("module", ["build", "doctor_info", "source"])
-def test_the_modules_take_the_proxies_as_yaml_gives_them(module: str) -> None:
+@pytest.mark.parametrize("where", ["modules.build", "doc_fragments.repository"])
+def test_the_modules_take_the_proxies_as_yaml_gives_them(where: str) -> None:
     """The roles hand them over as they stand in the inventory, where a bare ``no`` is false."""
-    imported = importlib.import_module(
-        f"ansible_collections.ephemera.preview.plugins.modules.{module}"
-    )
-    options = yaml.safe_load(imported.DOCUMENTATION)["options"]["proxy"]["suboptions"]
+    found = importlib.import_module(f"ansible_collections.ephemera.preview.plugins.{where}")
+    text = getattr(found, "ModuleDocFragment", found).DOCUMENTATION
+    options = yaml.safe_load(text)["options"]["proxy"]["suboptions"]
     given = "{http_proxy: http://a:1, https_proxy: http://a:1, no_proxy: localhost}"
     assert resolved("preview_proxy", yaml.safe_load(given)) == yaml.safe_load(given)
     assert set(yaml.safe_load(given)) == set(options)
