@@ -206,7 +206,8 @@ def _address(host: str) -> str:
     return "127.0.0.1" if host == "localhost" or host.endswith(".localhost") else host
 
 
-def _resolve(host: str, port: int, deadline: _Deadline) -> List[Any]:
+def resolve(host: str, port: Optional[int], seconds: float) -> List[Any]:
+    """What ``getaddrinfo`` answers, or raises, within ``seconds``; TimeoutError after them."""
     host = _address(host)
     found: "queue.Queue[Any]" = queue.Queue()
 
@@ -214,17 +215,26 @@ def _resolve(host: str, port: int, deadline: _Deadline) -> List[Any]:
         try:
             found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
-            found.put(_Failed("dns", error))
+            found.put(error)
 
     # A resolver has a patience of its own, which nothing can end.
     threading.Thread(target=ask, daemon=True).start()
     try:
-        addresses = found.get(timeout=deadline.left())
-    except (queue.Empty, socket.timeout):
+        answer = found.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError("no name server answered") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return list(answer)
+
+
+def _resolve(host: str, port: int, deadline: _Deadline) -> List[Any]:
+    try:
+        return resolve(host, port, deadline.left())
+    except (TimeoutError, socket.timeout):
         raise _Failed("dns", "no name server answered") from None
-    if isinstance(addresses, _Failed):
-        raise addresses
-    return list(addresses)
+    except (OSError, UnicodeError) as error:
+        raise _Failed("dns", error) from None
 
 
 def _connect(addresses: List[Any], deadline: _Deadline) -> socket.socket:

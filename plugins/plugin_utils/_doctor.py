@@ -14,12 +14,11 @@ import random
 import re
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from datetime import timezone
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
@@ -45,7 +44,6 @@ except ImportError:  # ansible-core requires it; its sanity tests do not
     x509 = None
 
 RESOLVE = 10  # seconds
-T = TypeVar("T")
 
 
 # -- for other action plugins -----------------------------------------------------------------
@@ -312,37 +310,15 @@ def _random_name(facts: Facts) -> _names.Names | None:
 
 
 def resolve(host: str, domain: str) -> _doctor_facts.Name:
-    """The addresses of a host; ``*.localhost`` is this machine without asking (RFC 6761)."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return _doctor_facts.Name(host, domain, ("127.0.0.1",), "")
+    """The addresses of a host."""
     try:
-        answers = _within(RESOLVE, lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+        answers = _http.resolve(host, None, RESOLVE)
     except TimeoutError:
         return _doctor_facts.Name(host, domain, (), f"no answer within {RESOLVE} s")
-    except OSError as error:
-        return _doctor_facts.Name(host, domain, (), error.strerror or str(error))
+    except (OSError, UnicodeError) as error:
+        return _doctor_facts.Name(host, domain, (), getattr(error, "strerror", "") or str(error))
     addresses = tuple(sorted({str(answer[4][0]) for answer in answers}))
     return _doctor_facts.Name(host, domain, addresses, "")
-
-
-def _within(seconds: float, work: Callable[[], T]) -> T:
-    """The result of ``work``; the resolver knows no deadline of its own."""
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except OSError as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
-        raise TimeoutError
-    if isinstance(outcome[0], OSError):
-        raise outcome[0]
-    return outcome[0]
 
 
 def given_certificate(path: str, key: str) -> _doctor_facts.Certificate:
