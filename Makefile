@@ -37,6 +37,8 @@ lint: venv ## Style, types, and what Galaxy and ansible-test ask of a collection
 	ruff check --target-version py38 --select F,FA102 plugins/modules plugins/module_utils
 	mypy -p ansible_collections.ephemera.preview.plugins.module_utils
 	yamllint --strict .
+	antsibull-changelog lint
+	antsibull-changelog lint-changelog-yaml changelogs/changelog.yaml
 	ansible-lint --strict
 	$(TESTBED)/sanity
 	$(MAKE) --no-print-directory package
