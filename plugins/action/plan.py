@@ -39,6 +39,7 @@ class ActionModule(PreviewAction):
                 "profiles": settings["preview_profiles"],
                 "allow": settings["preview_compose_allow"],
                 "images": settings["preview_base_images"],
+                "registries": [each["registry"] for each in settings["preview_registries"]],
                 "frontends": settings["preview_build_frontends"],
                 "build_secrets": sorted(settings["preview_build_secrets"]),
                 "sizes": sorted(settings["preview_sizes"]),

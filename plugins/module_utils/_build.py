@@ -33,7 +33,13 @@ from ansible_collections.ephemera.preview.plugins.module_utils._checkout import 
     PathRefused,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
+    ANY_IMAGE,
+    LOCAL_REGISTRY,
+    OF_A_PREVIEW,
+    Images,
     image_name,
+    image_pattern,
+    is_of_a_preview,
     steers_builder,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._run import Ended, limited
@@ -148,10 +154,7 @@ def make(request: Request, check: bool = False) -> Result:
 
 
 def source_policy(
-    frontends: Iterable[str] = (),
-    base_images: Iterable[str] = (),
-    registries: Iterable[str] = (),
-    mirror: str = "",
+    frontends: Iterable[str] = (), images: Images = ANY_IMAGE, mirror: str = ""
 ) -> Dict[str, Any]:
     """BuildKit's source policy for a build. Of the rules that match, the last one wins.
 
@@ -159,32 +162,28 @@ def source_policy(
     contexts and the frontend of `# syntax=`.
     """
     mirror = re.sub(r"\Ahttps?://|/\Z", "", mirror)
-    bases = list(base_images)
     # Nothing is fetched by ADD: the engine would do it, from inside the host's own network.
     rules = [_rule("DENY", ".*"), _rule("ALLOW", "local://.*")]
-    if bases:
-        rules += [_rule("ALLOW", _pattern(image)) for image in bases]
-        rules += [_rule("ALLOW", _pattern(image)) for image in frontends]
+    if images.patterns:
+        allowed = [image_pattern(each) for each in [*images.patterns, *frontends]]
+        rules += [_image_rule("ALLOW", each) for each in allowed]
         if mirror:
-            hub = [p for p in map(_pattern, bases) if r"//docker\.io/" in p]
             named = re.escape(mirror) + "/"
-            rules += [_rule("ALLOW", each.replace(r"docker\.io/", named, 1)) for each in hub]
+            hub = [image_pattern(each) for each in images.patterns]
+            hub = [each for each in hub if each.startswith(r"docker\.io/")]
+            rules += [_image_rule("ALLOW", each.replace(r"docker\.io/", named, 1)) for each in hub]
     else:
-        rules += [
-            _rule("ALLOW", "docker-image://.*"),
-            # The host's own loopback, and what only its addresses lead to.
-            _rule("DENY", r"docker-image://(?i:localhost|127\.[0-9.]+|\[.*\])(:[0-9]+)?/.*"),
-        ]
-        known = [*registries, *([mirror] if mirror else [])]
-        rules += [_rule("ALLOW", "docker-image://" + re.escape(each) + "/.*") for each in known]
+        rules += [_image_rule("ALLOW", ".*"), _image_rule("DENY", LOCAL_REGISTRY + "/.*")]
+        known = [each.partition("/")[0] for each in [*images.registries, mirror] if each]
+        rules += [_image_rule("ALLOW", re.escape(each) + "/.*") for each in known]
     if mirror:
         rules.append(
             dict(
-                _rule("CONVERT", r"docker-image://docker\.io/(.*)"),
+                _image_rule("CONVERT", r"docker\.io/(.*)"),
                 updates={"identifier": "docker-image://" + mirror + "/${1}"},
             )
         )
-    rules.append(_rule("DENY", r"docker-image://(.*/)?" + _names.IMAGES + "/.*"))
+    rules.append(_image_rule("DENY", "(.*/)?" + _names.IMAGES + "/.*"))
     return {"rules": rules}
 
 
@@ -193,11 +192,8 @@ def _rule(action: str, expression: str) -> Dict[str, Any]:
     return {"action": action, "selector": selector}
 
 
-def _pattern(image: str) -> str:
-    """`python:3.*`, `ghcr.io/acme/*` as an expression over BuildKit's names of sources."""
-    name, tag = image_name(image)
-    glob = re.escape(name + tag).replace(r"\*", ".*")
-    return "docker-image://" + glob + ("" if "@" in tag else "(@.*)?" if tag else "([:@].*)?")
+def _image_rule(action: str, expression: str) -> Dict[str, Any]:
+    return _rule(action, "docker-image://" + expression)
 
 
 def without_frontend(text: str) -> str:
@@ -217,10 +213,6 @@ def without_frontend(text: str) -> str:
     # Directives end at the first comment that is none, so those that stay come first.
     return "\n".join(head + ["#"] * moved + lines[len(head) + moved :])
 
-
-_OWN_FRONTEND = re.compile(
-    r"(?:(?:index\.)?docker\.io/)?docker/dockerfile(?::(?:1(?:\.[0-9]+)*|latest))?(?:@sha256:\w+)?"
-)
 
 # Where a Dockerfile may use a cache mount, and where a step of an image's ONBUILD has: an author
 # who hides one keeps only their own preview's results from being told apart.
@@ -330,17 +322,24 @@ def _check(request: Request) -> None:
         usable = all(map(_IMAGE.fullmatch, filter(None, (service.image, service.prebuilt))))
         if not usable or (service.source != "pull" and not ours):
             raise BuildFailed("{0!r} is no image of {1}.".format(service.image, request.name))
-        name = image_name(service.image if service.source == "pull" else service.prebuilt)[0]
-        if "/{0}/".format(_names.IMAGES) in name:
+        pulled = service.image if service.source == "pull" else service.prebuilt
+        reason = _images(request).refused(pulled) if service.source == "pull" else None
+        if is_of_a_preview(pulled):
+            reason = OF_A_PREVIEW
+        if reason:
             raise BuildFailed(
-                "services.{0}: {1} is the image of a preview, and previews don't share"
-                " images.".format(service.name, service.prebuilt or service.image)
+                "services.{0}: image {1} is refused: {2}.".format(service.name, pulled, reason)
             )
         for arg in service.build.get("args") or {}:
             if not _WORD.fullmatch(arg) or steers_builder(arg):
                 raise BuildFailed(
                     "services.{0}: {1!r} is no build argument.".format(service.name, arg)
                 )
+
+
+def _images(request: Request) -> Images:
+    named = tuple(each["registry"] for each in request.registries)
+    return Images(request.base_images, named)
 
 
 class _Maker:
@@ -505,7 +504,10 @@ class _Maker:
                 name = os.path.basename(name)
                 with open(os.path.join(folder, name + ".dockerignore"), "wb") as handle:
                     handle.write(ignored)
-        if all(map(_OWN_FRONTEND.fullmatch, _dockerfile.syntaxes(text))):
+        refused = _dockerfile.refused_frontends(text, name, self.request.frontends)
+        if refused:
+            raise BuildFailed("services.{0}.build: {1}".format(job.name, refused[0]))
+        if all(map(_dockerfile.is_own, _dockerfile.syntaxes(text))):
             text = without_frontend(text)
         own = os.path.join(folder, os.path.basename(name))
         with open(own, "w", encoding="utf-8", newline="") as stream:
@@ -663,12 +665,7 @@ class _Maker:
         _write_private(os.path.join(config, "config.json"), json.dumps(mine))
         if os.path.isdir(os.path.join(theirs, "contexts")):
             os.symlink(os.path.join(theirs, "contexts"), os.path.join(config, "contexts"))
-        policy = source_policy(
-            self.request.frontends,
-            self.request.base_images,
-            [each["registry"].partition("/")[0] for each in self.request.registries],
-            self.request.mirror,
-        )
+        policy = source_policy(self.request.frontends, _images(self.request), self.request.mirror)
         _write_private(os.path.join(self.work, "policy.json"), json.dumps(policy))
         env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         env.setdefault("PATH", os.defpath)

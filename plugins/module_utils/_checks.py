@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from fnmatch import fnmatchcase
 from typing import Any, Callable, Dict, FrozenSet, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _names
@@ -20,13 +19,12 @@ TEXT_MAX = 32 << 10
 class Policy(NamedTuple):
     """What the platform's settings say. ``normal`` is set for Compose's own output.
 
-    ``allow``: exceptions such as ``cap_add=NET_ADMIN``. ``images``: patterns of images that may
-    be used, none for any. ``build_secrets``: the ids of secrets that builds are granted.
+    ``allow``: exceptions such as ``cap_add=NET_ADMIN``. ``build_secrets``: the ids of secrets that
+    builds are granted.
     """
 
     project: str
     allow: FrozenSet[str] = frozenset()
-    images: Tuple[str, ...] = ()
     build_secrets: FrozenSet[str] = frozenset()
     normal: bool = False
 
@@ -251,7 +249,9 @@ def image_name(value: str) -> Tuple[str, str]:
     if not colon or "/" in tag:
         path, tag = head, ""
     first, slash, rest = path.partition("/")
-    if not slash or not ("." in first or ":" in first or first == "localhost"):
+    # Docker takes capital letters for a host's, since a repository has none.
+    is_host = "." in first or ":" in first or first == "localhost" or first != first.lower()
+    if not slash or not is_host:
         first, rest = "docker.io", path
     if first in ("docker.io", "index.docker.io", "registry-1.docker.io"):
         first = "docker.io"
@@ -259,14 +259,53 @@ def image_name(value: str) -> Tuple[str, str]:
     return "{0}/{1}".format(first, rest), (":" + tag if tag else "") + at + digest
 
 
-def image_allowed(value: str, patterns: Tuple[str, ...]) -> bool:
-    """Whether one of the patterns (``postgres:*``, ``ghcr.io/acme/*``) covers the image."""
-    name, rest = image_name(value)
-    for pattern in patterns:
-        want, tag = image_name(pattern)
-        if fnmatchcase(name, want) and (not tag or fnmatchcase(rest or ":latest", tag)):
-            return True
-    return False
+# For Python and for Go: an address in any notation, localhost, a host without a domain.
+LOCAL_REGISTRY = (
+    r"(?i:\[[^/]*|[^/.]*|(?:[^/]*\.)?(?:[0-9][^/.:]*|localhost|localdomain)\.?)(?::[0-9]+)?"
+)
+
+
+def image_pattern(pattern: str) -> str:
+    """``postgres:*``, ``ghcr.io/acme/*`` as an expression over completed names, likewise."""
+    name, tag = image_name(pattern)
+    expression = re.escape(name + tag).replace(r"\*", ".*")
+    return expression + ("" if "@" in tag else "(@.*)?" if tag else "([:@].*)?")
+
+
+class Images(NamedTuple):
+    """The images that may be used: those of ``patterns``; without any, all but those of registries
+    on the platform's own machines. Of these ``registries`` names those to be used."""
+
+    patterns: Tuple[str, ...] = ()
+    registries: Tuple[str, ...] = ()
+
+    def refused(self, value: str) -> Optional[str]:
+        """Why an image may not be used, None when it may."""
+        name, tag = image_name(value)
+        host = name.partition("/")[0]
+        known = [registry.partition("/")[0] for registry in self.registries]
+        if is_of_a_preview(value):
+            return OF_A_PREVIEW
+        if self.patterns:
+            listed = any(
+                re.fullmatch(image_pattern(pattern), name + (tag or ":latest"))
+                for pattern in self.patterns
+            )
+            return None if listed else "the platform's preview_base_images does not list it"
+        if re.fullmatch(LOCAL_REGISTRY, host) and host not in known:
+            return (
+                "{0} is a registry of the platform's own machines or network, which the platform "
+                "has to list in preview_registries or preview_base_images".format(host)
+            )
+        return None
+
+
+ANY_IMAGE = Images()
+OF_A_PREVIEW = "it is the image of a preview, and previews don't share images"
+
+
+def is_of_a_preview(value: str) -> bool:
+    return "/{0}/".format(_names.IMAGES) in image_name(value)[0].lower() + "/"
 
 
 @late
@@ -282,10 +321,7 @@ def image(value: Any, policy: Policy) -> Optional[str]:
         return "it can be read as the id of an image on the host. Add a tag: {0}:latest".format(
             value.split(":")[-1]
         )
-    name = image_name(value)[0]
-    if "/{0}/".format(_names.IMAGES) in name + "/":
-        return "it is the image of a preview, and previews don't share images"
-    return None
+    return OF_A_PREVIEW if is_of_a_preview(value) else None
 
 
 def label_keys(value: Any, policy: Policy) -> Optional[str]:

@@ -61,7 +61,7 @@ class Request(NamedTuple):
     variables: Mapping[str, str] = {}
     profiles: Tuple[str, ...] = ("*",)
     allow: FrozenSet[str] = frozenset()
-    images: Tuple[str, ...] = ()
+    images: _checks.Images = _checks.ANY_IMAGE
     frontends: Tuple[str, ...] = _dockerfile.FRONTENDS
     build_secrets: FrozenSet[str] = frozenset()
     sizes: Tuple[str, ...] = _xpreview.SIZES
@@ -117,7 +117,6 @@ class _Reader:
         policy = _checks.Policy(
             self.request.project,
             self.request.allow,
-            self.request.images,
             self.request.build_secrets,
         )
         screened = _screen.screen(document, policy)
@@ -141,7 +140,7 @@ class _Reader:
         normal = self.normal_form(clean, policy._replace(normal=True))
         services: Dict[str, Any] = normal.get("services", {})
         _share_builds(services)
-        self.tell_all(_screen.unlisted_images(services, self.request.images))
+        self.tell_all(_screen.refused_images(services, self.request.images))
         self.tell_all(_screen.too_many_containers(services))
         self.tell_all(_xpreview.validate(top, wished))
         self.check_dockerfiles(services)

@@ -16,21 +16,28 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _names
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
-    image_allowed,
-    image_name,
+    ANY_IMAGE,
+    Images,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._interpolate import (
     TemplateError,
+    closing,
     substitute,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import plain
 
 SIZE_MAX = 256 << 10
 FRONTENDS = ("docker/dockerfile:1", "docker/dockerfile:1.*")
+INSTRUCTIONS_MAX = 5000
+FILLED_MAX = 16 << 20
+UNKNOWN_SIZE = 256  # of a variable that a base image may set
+NESTING_MAX = 4
 
 _DIRECTIVE = re.compile(r"\s*(?:#|//)\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S+)")
 _FROM = re.compile(r"from\s+(?:--\S+\s+)*(\S+)(?:\s+as\s+(\S+))?", re.IGNORECASE)
 _ARG = re.compile(r"arg\s+(.*)", re.IGNORECASE | re.DOTALL)
+_ASSIGNMENT = re.compile(r"(\w+)=((?:\"(?:\\.|[^\"\\])*\"|'[^']*'|\\.|[^\s\"'\\])*)", re.DOTALL)
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(/?))")
 _USES = re.compile(r"(?:--from=|[,=\s]from=)[\"']?([^\s,\"']+)")
 
 
@@ -47,17 +54,13 @@ def problems(
     args: Mapping[str, Any],
     contexts: Iterable[str] = (),
     frontends: Sequence[str] = FRONTENDS,
-    images: Tuple[str, ...] = (),
+    images: Images = ANY_IMAGE,
 ) -> List[str]:
     """What is refused in a Dockerfile, as sentences; ``args`` are the build's arguments."""
-    found = [
-        "{0}: # syntax={1} is refused: this program would read the Dockerfile on the builder. Use "
-        "one of {2}, or let the platform list it in preview_build_frontends.".format(
-            name, plain(frontend, 80), ", ".join(frontends)
-        )
-        for frontend in syntaxes(text)
-        if not any(_matches(pattern, frontend) for pattern in frontends)
-    ]
+    found = refused_frontends(text, name, frontends)
+    too_large = _too_large(text, args)
+    if too_large:
+        return [*found, "{0}: {1}.".format(name, too_large)]
     for instruction in parse(text, heredocs=False):
         words = re.sub(r"(?i)\Aonbuild\s+", "", instruction.text)
         if re.match(r"(?i)label\s", words) and _names.PREFIX in words.lower():
@@ -70,6 +73,17 @@ def problems(
             "{0}:{1}: image {2} is refused: {3}.".format(name, line, plain(image, 80), reason)
         )
     return found
+
+
+def refused_frontends(text: str, name: str, frontends: Sequence[str]) -> List[str]:
+    return [
+        "{0}: # syntax={1} is refused: this program would read the Dockerfile on the builder. Use "
+        "one of {2}, or let the platform list it in preview_build_frontends.".format(
+            name, plain(frontend, 80), ", ".join(frontends)
+        )
+        for frontend in syntaxes(text)
+        if not may_read(frontend, frontends)
+    ]
 
 
 def syntaxes(text: str) -> List[str]:
@@ -100,23 +114,43 @@ def syntaxes(text: str) -> List[str]:
     return found
 
 
-def _matches(pattern: str, frontend: str) -> bool:
-    for prefix in ("docker.io/", "index.docker.io/"):
-        if frontend.startswith(prefix):
-            frontend = frontend[len(prefix) :]
-    expression = re.escape(pattern).replace(r"\*", r"[A-Za-z0-9._-]*")
-    return re.fullmatch(expression + r"(?:@sha256:[0-9a-f]{64})?", frontend) is not None
+_OWN = re.compile(r"docker/dockerfile(?::(?:1(?:\.[0-9]+)*|latest))?(?:@sha256:[0-9a-f]{64})?")
 
 
-def parse(text: str, heredocs: bool = True) -> List[Instruction]:
+def is_own(frontend: str) -> bool:
+    """Whether the engine's own frontend stands for it, so that nothing is pulled."""
+    return _OWN.fullmatch(_without_hub(frontend)) is not None
+
+
+def may_read(frontend: str, patterns: Iterable[str]) -> bool:
+    """Whether a frontend is listed; ``*`` is a version such as 7 or 7.1, and nothing else.
+
+    What is pulled is what the platform lists: no digest is added to it. Old frontends and strange
+    ones would keep no cache mounts apart.
+    """
+    name = _without_hub(frontend)
+    if is_own(frontend):
+        name = name.partition("@")[0]
+    listed = (re.escape(each).replace(r"\*", r"[0-9]+(?:\.[0-9]+)*") for each in patterns)
+    return any(re.fullmatch(expression, name) for expression in listed)
+
+
+def _without_hub(frontend: str) -> str:
+    return re.sub(r"\A(?:index\.)?docker\.io/", "", frontend)
+
+
+def _escape(text: str) -> str:
+    head = re.match(r"(?:\s*#[^\n]*\n)*", text.lstrip("\ufeff"))
+    ticks = head and re.search(r"(?im)^[ \t]*#[ \t]*escape[ \t]*=[ \t]*`", head.group())
+    return "`" if ticks else "\\"
+
+
+def parse(text: str, heredocs: bool = True, escape: str = "") -> List[Instruction]:
     """The instructions of a Dockerfile, without the texts of here-documents.
 
     With ``heredocs`` false no such text is looked for, so that none can hide an instruction.
     """
-    escape = "\\"
-    head = re.match(r"(?:\s*#[^\n]*\n)*", text.lstrip("\ufeff"))
-    if head and re.search(r"(?im)^[ \t]*#[ \t]*escape[ \t]*=[ \t]*`", head.group()):
-        escape = "`"
+    escape = escape or _escape(text)
     found: List[Instruction] = []
     parts: List[str] = []
     start = 0
@@ -133,7 +167,7 @@ def parse(text: str, heredocs: bool = True) -> List[Instruction]:
         if not parts:
             start = number
         stripped = line.rstrip(" \t")
-        if stripped.endswith(escape):
+        if stripped.endswith(escape) and not stripped.endswith(escape * 2):
             parts.append(stripped[:-1])
             continue
         parts.append(line)
@@ -151,11 +185,76 @@ def parse(text: str, heredocs: bool = True) -> List[Instruction]:
     return found
 
 
+def _too_large(text: str, args: Mapping[str, Any]) -> Optional[str]:
+    """Whether the engine, which fills in variables in its own memory, would run out of it."""
+    for escape in {"\\", _escape(text)}:
+        sizes = _Sizes({name: len(str(value)) for name, value in args.items()})
+        filled = 0
+        instructions = parse(text, heredocs=False, escape=escape)
+        if len(instructions) > INSTRUCTIONS_MAX:
+            return "it has more than {0} instructions".format(INSTRUCTIONS_MAX)
+        for instruction in instructions:
+            words = re.sub(r"(?i)\Aonbuild\s+", "", instruction.text)
+            size = sizes.of(words)
+            # Every RUN is handed the whole environment.
+            filled += size + (sizes.together if words[:3].lower() == "run" else 0)
+            if filled > FILLED_MAX:
+                return (
+                    "with its variables filled in it is longer than {0} MiB by line {1}. Let no "
+                    "ARG or ENV repeat others so often".format(FILLED_MAX >> 20, instruction.line)
+                )
+            if re.match(r"(?i)(?:arg|env)\s", words):
+                sizes.assign(words[3:].strip(), size)
+    return None
+
+
+class _Sizes:
+    """How many characters each variable of a Dockerfile may hold, at most."""
+
+    def __init__(self, sizes: Dict[str, int]) -> None:
+        self.sizes = sizes
+        self.any = 0  # what may have been assigned to any of them
+        self.together = sum(sizes.values())
+
+    def assign(self, words: str, size: int) -> None:
+        """Know what ARG or ENV assigns; all its words are ``size`` long once filled in."""
+        given = [(name, self.of(value)) for name, value in _ASSIGNMENT.findall(words)]
+        old_form = re.match(r"(\w+)\s", words)
+        if old_form:
+            given.append((old_form.group(1), size))
+        elif re.search(r"[^\w\s]", _ASSIGNMENT.sub("", words)):
+            self.any = max(self.any, size)
+            self.together += size
+        for name, length in given:
+            known = self.sizes.get(name, 0)
+            self.sizes[name] = max(known, length)
+            self.together += self.sizes[name] - known
+
+    def of(self, text: str, level: int = 0) -> int:
+        """The most characters a text can have once its variables are filled in."""
+        total, at = len(text), 0
+        while total <= FILLED_MAX:
+            found = _VARIABLE.search(text, at)
+            if not found:
+                break
+            at = found.end()
+            name = found.group(1) or found.group(2)
+            size = max(self.sizes.get(name, UNKNOWN_SIZE), self.any)
+            total += size
+            if found.group(3):  # ${name/that/this}: each character may become what follows
+                if level == NESTING_MAX:
+                    return FILLED_MAX + 1
+                close = closing(text, found.start() + 1)
+                at = len(text) if close is None else close
+                total += (size + 1) * self.of(text[found.end() : at], level + 1)
+        return total
+
+
 def _bases(
     instructions: List[Instruction],
     args: Mapping[str, Any],
     contexts: Set[str],
-    images: Tuple[str, ...],
+    images: Images,
 ) -> List[Tuple[int, str, str]]:
     """The images a Dockerfile builds upon that may not be used: line, image, reason."""
     known: Dict[str, str] = {}
@@ -170,7 +269,10 @@ def _bases(
                 if name in args and args[name] is not None:
                     known[name] = str(args[name])
                 elif given:
-                    known[name] = _filled(default.strip("\"'"), known) or ""
+                    value = _filled(default.strip("\"'"), known)
+                    known.pop(name, None)
+                    if value is not None:
+                        known[name] = value
         used = []
         base = _FROM.match(text)
         if base:
@@ -181,23 +283,15 @@ def _bases(
         for written in used:
             image = _filled(written.strip("\"'"), known)
             if image is None:
-                if images:
+                if images.patterns:
                     found.append((line, written, "which one it is can't be told before the build"))
             elif image.lower() not in stages and not image.isdigit():
-                reason = _base_refused(image, images)
+                reason = images.refused(image)
                 if reason:
                     found.append((line, image, reason))
         if base and base.group(2):
             stages.add(base.group(2).lower())
     return found
-
-
-def _base_refused(image: str, images: Tuple[str, ...]) -> Optional[str]:
-    if "/{0}/".format(_names.IMAGES) in image_name(image.lower())[0] + "/":
-        return "it is the image of a preview, and previews don't share images"
-    if images and not image_allowed(image, images):
-        return "the platform's preview_base_images does not list it"
-    return None
 
 
 def _filled(text: str, known: Mapping[str, str]) -> Optional[str]:

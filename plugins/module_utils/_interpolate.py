@@ -88,7 +88,7 @@ def _expression(
     name, end = name_match.group(), name_match.end()
     if not braced:
         return _value(name, lookup, missing), end
-    close = _closing(text, at + 1)
+    close = closing(text, at + 1)
     if close is None:
         raise TemplateError("{0} is not closed".format(plain(text[at:end], 80)))
     operator = _OPERATOR.match(text, end)
@@ -120,7 +120,7 @@ def _value(name: str, lookup: Lookup, missing: List[Missing]) -> str:
     return value
 
 
-def _closing(text: str, at: int) -> Optional[int]:
+def closing(text: str, at: int) -> Optional[int]:
     """Where the brace that opens at ``at`` is closed."""
     level = 0
     for match in re.compile("[{}]").finditer(text, at):

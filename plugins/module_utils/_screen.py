@@ -18,6 +18,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
     Check,
+    Images,
     Policy,
     argument,
     argument_name,
@@ -33,7 +34,6 @@ from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
     host_entry,
     host_name,
     image,
-    image_allowed,
     inner_path,
     label_keys,
     literal_boolean,
@@ -543,18 +543,14 @@ def replicas_of(service: Mapping[str, Any]) -> int:
     return 1
 
 
-def unlisted_images(services: Mapping[str, Any], patterns: Tuple[str, ...]) -> List[Problem]:
-    """Images that are pulled though the platform's list does not name them."""
-    if not patterns:
-        return []
+def refused_images(services: Mapping[str, Any], images: Images) -> List[Problem]:
+    """Images that would be pulled and may not be used."""
     return [
-        Problem(
-            ("services", name, "image"),
-            service["image"],
-            "the platform's preview_base_images does not list it",
-        )
+        Problem(("services", name, "image"), service["image"], reason)
         for name, service in services.items()
-        if "build" not in service and not image_allowed(service.get("image", ""), patterns)
+        if "build" not in service
+        for reason in [images.refused(service.get("image", ""))]
+        if reason
     ]
 
 

@@ -400,14 +400,17 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "preview_build_frontends",
             list_of(text(r"[A-Za-z0-9][A-Za-z0-9._/:@*-]*", "a pattern of images' names")),
             list(FRONTENDS),
-            "The frontends a Dockerfile may ask for by `# syntax=`.",
+            "The frontends a Dockerfile may ask for by `# syntax=`, with * for the numbers of a "
+            "version.",
             "['docker/dockerfile:1', 'docker/dockerfile:1-labs']",
         ),
         Setting(
             "preview_base_images",
-            list_of(text(r"[A-Za-z0-9*?\[][A-Za-z0-9._/:@*?\[\]-]*", "a pattern of images' names")),
+            list_of(text(r"[A-Za-z0-9*][A-Za-z0-9._/:@*-]*", "a pattern of images' names")),
             [],
-            "Patterns of the images that services and Dockerfiles may use. Without any, all.",
+            "Patterns of the images that services and Dockerfiles may use, with * for any text. "
+            "Without any, all but those of a registry that is named by an address, localhost or a "
+            "name without a domain and is none of preview_registries.",
             "['python:3.*', 'postgres:*', 'registry.example.org/acme/*']",
         ),
         Setting(

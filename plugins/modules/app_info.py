@@ -73,12 +73,18 @@ options:
     default: []
   images:
     description:
-      - Images that may be pulled, with C(*) for any text, such as V(postgres:*). None means any.
+      - Images that may be pulled, with C(*) for any text, such as V(postgres:*). None means any but
+        those of registries on the platform's own machines.
+    type: list
+    elements: str
+    default: []
+  registries:
+    description: Registries on the platform's own machines that may be used nonetheless.
     type: list
     elements: str
     default: []
   frontends:
-    description: What a Dockerfile may name after C(# syntax=).
+    description: What a Dockerfile may name after C(# syntax=), with C(*) for a version's numbers.
     type: list
     elements: str
     default: ["docker/dockerfile:1", "docker/dockerfile:1.*"]
@@ -220,6 +226,7 @@ from typing import Optional
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _checks,
     _compose,
     _definition,
     _dockerfile,
@@ -249,6 +256,7 @@ def main() -> None:
             "profiles": {"type": "list", "elements": "str", "default": ["*"]},
             "allow": {"type": "list", "elements": "str", "default": []},
             "images": {"type": "list", "elements": "str", "default": []},
+            "registries": {"type": "list", "elements": "str", "default": []},
             "frontends": {
                 "type": "list",
                 "elements": "str",
@@ -280,7 +288,7 @@ def main() -> None:
         variables={name: _definition.text_of(value) for name, value in granted.items()},
         profiles=tuple(params["profiles"]),
         allow=frozenset(params["allow"]),
-        images=tuple(params["images"]),
+        images=_checks.Images(tuple(params["images"]), tuple(params["registries"])),
         frontends=tuple(params["frontends"]),
         build_secrets=frozenset(params["build_secrets"]),
         sizes=tuple(params["sizes"]),

@@ -115,14 +115,15 @@ options:
     default: {}
   frontends:
     description:
-      - The frontends that C(# syntax=) may name. C(docker/dockerfile:1) is the engine's own and is
-        not pulled.
+      - The frontends that C(# syntax=) may name, with C(*) for a version's numbers.
+        C(docker/dockerfile:1) is the engine's own and is not pulled.
     type: list
     elements: str
     default: ["docker/dockerfile:1", "docker/dockerfile:1.*"]
   base_images:
-    description: Patterns of the images that builds may use. Without any, all but this machine's own
-      registries.
+    description: Patterns of the images that may be used, with C(*) for any text. Without any, all
+      but those of a registry that is named by an address, V(localhost) or a name without a domain
+      and is none of O(registries).
     type: list
     elements: str
     default: []

@@ -22,6 +22,7 @@ import yaml
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.ephemera.preview.plugins.module_utils import _compose, _dockerfile, _names
+from ansible_collections.ephemera.preview.plugins.module_utils._checks import Images
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import Refused
 from ansible_collections.ephemera.preview.plugins.modules import app_info
 from definitions import FIXTURES, IN_CI, PROJECT, compose_program, read, refused, write
@@ -488,7 +489,7 @@ def test_an_image_that_variables_hide(tmp_path: Path, image: str) -> None:
 def test_an_image_that_is_not_listed(tmp_path: Path) -> None:
     write(tmp_path, {"Dockerfile": "FROM python:3.12\nFROM evil:1\n"})
     text = web("build: .") + "  db: {image: 'postgres:17'}\n  x: {image: '${I:-redis}'}\n"
-    assert refused(tmp_path, text, images=("python:3.*", "postgres")) == [
+    assert refused(tmp_path, text, images=Images(("python:3.*", "postgres"))) == [
         "compose.yaml:7: services.x.image: redis is refused: the platform's preview_base_images "
         "does not list it.",
         "Dockerfile:2: image evil:1 is refused: the platform's preview_base_images does not list "

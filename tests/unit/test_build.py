@@ -11,10 +11,14 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _build_log,
     _docker,
 )
+from ansible_collections.ephemera.preview.plugins.module_utils._checks import Images
 
 
-def may_read(source: str, **policy: Any) -> str:
+def may_read(
+    source: str, base_images: tuple[str, ...] = (), registries: tuple[str, ...] = (), **policy: Any
+) -> str:
     """What BuildKit makes of a policy: the source it reads in the end, "" for none."""
+    policy["images"] = Images(base_images, registries)
     for _attempt in range(10):
         allowed, converted = True, ""
         for rule in _build.source_policy(**policy)["rules"]:
@@ -54,6 +58,11 @@ def test_a_build_may_read_its_context_and_its_base(source: str) -> None:
         IMAGE + "127.0.0.1:5000/acme/base:1",
         IMAGE + "127.1:5000/acme/base:1",
         IMAGE + "[::1]:5000/acme/base:1",
+        IMAGE + "10.0.0.7/acme/base:1",
+        IMAGE + "0x7f000001:5000/acme/base:1",
+        IMAGE + "2130706433:5000/acme/base:1",
+        IMAGE + "localhost.:5000/acme/base:1",
+        IMAGE + "registry:5000/acme/base:1",
     ],
 )
 def test_a_build_may_not_read(source: str) -> None:

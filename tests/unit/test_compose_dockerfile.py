@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _dockerfile
+from ansible_collections.ephemera.preview.plugins.module_utils._checks import Images
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,11 @@ def problems(text: str, **options: Any) -> list[str]:
         "# syntax=docker/dockerfile:1/../evil\n",
         "# syntax=evil.org/docker/dockerfile:1\n",
         "# syntax=docker/dockerfile:1@sha256:0\n",
+        "# syntax=docker/dockerfile:1-labs\n",
+        "# syntax=docker/dockerfile:1.7-labs\n",
+        "# syntax=docker/dockerfile:1.1-experimental\n",
+        "# syntax=docker/dockerfile:1.0.2-experimental@sha256:" + "0" * 64 + "\n",
+        "# syntax=docker/dockerfile:1.\n",
     ],
 )
 def test_other_frontends_are_refused(head: str) -> None:
@@ -50,7 +56,7 @@ def test_other_frontends_are_refused(head: str) -> None:
     [
         "",
         "# syntax=docker/dockerfile:1\n",
-        "# syntax=docker/dockerfile:1.7-labs\n",
+        "# syntax=docker/dockerfile:1.7.1\n",
         "# syntax=docker.io/docker/dockerfile:1.4\n",
         "# syntax=docker/dockerfile:1@sha256:" + "0" * 64 + "\n",
         "# plain comment\n",
@@ -62,7 +68,12 @@ def test_the_usual_frontends_pass(head: str) -> None:
 
 
 def test_a_setting_lists_more_frontends() -> None:
-    assert problems("# syntax=acme/front:3\nFROM a", frontends=("acme/front:*",)) == []
+    lists = ("acme/front:*", "docker/dockerfile:1-labs")
+    for frontend in ("acme/front:3", "acme/front:3.1", "docker.io/docker/dockerfile:1-labs"):
+        assert problems(f"# syntax={frontend}\nFROM a", frontends=lists) == []
+        other = f"# syntax={frontend}@sha256:{'0' * 64}\nFROM a"
+        assert problems(other, frontends=lists), "what is pulled is what is listed"
+    assert problems("# syntax=acme/front:3-evil\nFROM a", frontends=lists)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +125,7 @@ FROM evil:1
 FROM ${UNKNOWN}
 """
     assert problems(text, contexts=["tools"]) == []
-    found = problems(text, contexts=["tools"], images=("python:3.*",))
+    found = problems(text, contexts=["tools"], images=Images(("python:3.*",)))
     assert [each.split(" is refused")[0] for each in found] == [
         "Dockerfile:11: image evil:1",
         "Dockerfile:12: image ${UNKNOWN}",
@@ -144,6 +155,41 @@ def test_no_text_takes_long(text: str) -> None:
     assert time.monotonic() - started < 3
 
 
+def doubling(words: str, times: int = 25) -> str:
+    return "".join(words.format(i + 1, i) + "\n" for i in range(times))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        doubling("ARG A{0}=$A{1}$A{1}") + "FROM $A25\n",
+        "FROM a\n" + "ENV A=aa$A$A\n" * 25,
+        "FROM a\n" + "ENV A ${A}${A}\n" * 25,
+        "FROM a\n" + 'ONBUILD ENV A="$A $A"\n' * 25,
+        "FROM a\n" + 'ENV "A"=$A$A\n' * 25,
+        "FROM a\n" + 'ENV A=xx\nENV "A"=$A$A\n' * 25,
+        "FROM a\nARG A=" + "x" * 4000 + "\nENV B=${A//x/$A}\nENV C=${B//x/$A}\n",
+        "FROM a\nRUN true \\\\\n" + "ENV A=aa$A$A\n" * 25,
+        "# a comment\n# escape=`\nFROM a\nRUN true `\n" + "ENV A=aa$A$A\n" * 25,
+        "FROM a\nRUN <<X\n" + "ENV A=aa$A$A\n" * 25 + "X\n",
+        "FROM a\nENV A=" + "x" * 200000 + "\n" + "RUN true\n" * 500,
+        "RUN true\n" * 6000,
+    ],
+    ids=range(12),
+)
+def test_what_would_take_all_memory(text: str) -> None:
+    started = time.monotonic()
+    (only,) = problems(text)
+    assert "filled in it is longer than 16 MiB by line" in only or "instructions" in only
+    assert time.monotonic() - started < 3
+
+
+def test_what_is_long_and_takes_little() -> None:
+    text = "ARG V=3\nFROM python:$V\nENV PATH=/opt/app/bin:$PATH LD=$PATH:$LD\nENV A b c\n"
+    script = 'RUN for f in *.txt; do echo "${f//.txt/.md}" "${f%.*}" $HOME/bin >>$out; done\n'
+    assert problems("".join(text + script * 20 for _stage in range(30))) == []
+
+
 @given(st.text(alphabet="FROMARGLABEL \\\n#`<{}$=:/-abc\"'", max_size=200))
 def test_any_text_gives_sentences(text: str) -> None:
-    assert all(isinstance(each, str) for each in problems(text, images=("a",)))
+    assert all(isinstance(each, str) for each in problems(text, images=Images(("a",))))

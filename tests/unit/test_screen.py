@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _screen, _yaml
+from ansible_collections.ephemera.preview.plugins.module_utils._checks import Images
 from ansible_collections.ephemera.preview.plugins.module_utils._screen import RULES, Policy, screen
 from definitions import PROJECT, compose_program
 from hypothesis import given, settings
@@ -338,7 +339,7 @@ def test_images_that_may_not_run(image: str, reason: str) -> None:
 
 @pytest.mark.parametrize(
     "image",
-    ["nginx", "postgres:17", "ghcr.io/a/b:c@sha256:" + "0" * 64, "localhost:5000/x", "cafe:1"],
+    ["nginx", "postgres:17", "ghcr.io/a/b:c@sha256:" + "0" * 64, "cafe:1"],
 )
 def test_images_that_may(image: str) -> None:
     assert problems(f"services: {{web: {{image: '{image}'}}}}") == []
@@ -355,13 +356,50 @@ def test_images_that_may(image: str) -> None:
         ("ghcr.io/acme/shop:1", "ghcr.io/acme/*", True),
         ("ghcr.io/acme-evil/shop:1", "ghcr.io/acme/*", False),
         ("docker.io/acme/shop", "ghcr.io/acme/*", False),
+        ("postgres:17@sha256:" + "0" * 64, "postgres:17", True),
+        ("localhost:5000/acme/shop", "localhost:5000/acme/*", True),
     ],
 )
 def test_a_list_of_images(image: str, pattern: str, allowed: bool) -> None:
-    assert _screen.image_allowed(image, (pattern,)) is allowed
     services = {"web": {"image": image}, "built": {"image": "x", "build": {}}}
-    assert bool(_screen.unlisted_images(services, (pattern,))) is not allowed
-    assert _screen.unlisted_images(services, ()) == []
+    assert bool(_screen.refused_images(services, Images((pattern,)))) is not allowed
+
+
+LOCAL = [
+    "localhost/x",
+    "localhost:5000/x",
+    "LOCALHOST/x",
+    "localhost.:5000/x",
+    "a.localhost/x",
+    "localhost.localdomain/x",
+    "127.0.0.1:5000/x",
+    "127.1/x",
+    "10.0.0.7/x",
+    "169.254.169.254/x",
+    "2130706433:5000/x",
+    "0x7f000001:5000/x",
+    "0X7F.1/x",
+    "017700000001:5000/x",
+    "[::1]:5000/x",
+    "[::ffff:127.0.0.1]/x",
+    "registry:5000/x",
+]
+
+
+@pytest.mark.parametrize("image", LOCAL)
+def test_registries_of_the_platforms_own_machines(image: str) -> None:
+    (only,) = _screen.refused_images({"web": {"image": image}}, Images())
+    assert "preview_registries or preview_base_images" in only.reason
+    host = image.partition("/")[0]
+    for registry in (host, host + "/acme"):
+        assert not _screen.refused_images({"web": {"image": image}}, Images((), (registry,)))
+
+
+@pytest.mark.parametrize(
+    "image", ["x", "acme/x:1", "127/x", "ghcr.io/x", "r.example.org:5000/x", "1.example.org/x"]
+)
+def test_registries_that_anybody_has(image: str) -> None:
+    assert not _screen.refused_images({"web": {"image": image}}, Images())
 
 
 def test_settings_make_exceptions() -> None:
