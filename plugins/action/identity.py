@@ -54,14 +54,15 @@ class ActionModule(PreviewAction):
                 "gateway": seen["gateway"],
                 "now": seen["now"],
             }
+        host = task_vars["inventory_hostname"]
         try:
             preview = _plan.identity(
-                settings["preview_app"] or task_vars["inventory_hostname"],
+                settings["preview_app"] or host,
                 settings,
                 run=arguments["run"] or uuid.uuid4().hex,
-                builder=settings["preview_builder"] or task_vars["inventory_hostname"],
+                builder=_plan.builder(settings, host) if scope == "up" else host,
             )
-        except _names.NameRefused as refused:
+        except (_names.NameRefused, _plan.PlanRefused) as refused:
             raise AnsibleActionFail(str(refused)) from None
         seen = self._observe(settings, task_vars, preview["name"])
         preview.update(
@@ -83,13 +84,12 @@ class ActionModule(PreviewAction):
                 + "; ".join(strangers)
                 + "."
             )
-        preview["drift"] = _plan.drift(
-            preview, seen["now"], settings["preview_image_max_age"] * 86400
-        )
+        max_age = settings["preview_image_max_age"] * 86400
+        preview["drift"] = _plan.drift(preview, seen["now"], max_age)
         seen_state = preview["observed"]["state"]
         # What untrusted code left in volumes and caches must not run beside secrets later.
         preview["reset"] = seen_state.get("trusted", preview["trusted"]) != preview["trusted"]
-        preview["rebuild"] = preview["drift"] == _plan.TOO_OLD
+        preview["rebuild"] = _plan.too_old(preview, seen["now"], max_age)
         preview["unchanged"] = scope == "up" and not preview["drift"]
         if scope == "up" and not preview["unchanged"]:
             _free(preview, seen["now"])

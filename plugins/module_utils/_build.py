@@ -21,7 +21,19 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Union,
+)
 
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _build_log,
@@ -34,6 +46,8 @@ from ansible_collections.ephemera.preview.plugins.module_utils._checkout import 
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
     ANY_IMAGE,
+    CHECK_MIN,
+    DURATION_MAX,
     LOCAL_REGISTRY,
     OF_A_PREVIEW,
     Images,
@@ -46,6 +60,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._run import Ended
 
 AT_ONCE = 3
 POLL = 2.0  # seconds between two looks for an image that CI pushes
+ANSWER = 120.0  # seconds for what the engine has to answer at once
 DISK_LEFT = 1 << 30  # bytes that a build leaves free whatever it is granted
 CGROUPS = "/sys/fs/cgroup"
 INSPECTED = 16 << 20  # bytes that the engine may say of the images of one preview
@@ -367,8 +382,10 @@ class _Maker:
         with confined(app, request.trusted, request.memory, request.pids) as self.cgroup:
             if request.builder:
                 self.cgroup = ""
-            if any(self._how(job) == "built" for job in jobs):
+            ways = {self._how(job) for job in jobs}
+            if ways & {"built", "pulled"}:
                 self.disk = self._disk()
+            if "built" in ways:
                 bounded = bool(self.cgroup or request.builder)
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 outcomes = list(pool.map(self._attempt, jobs))
@@ -382,11 +399,17 @@ class _Maker:
         made = {
             each.ref: self._identified(each, before) for each in outcomes if isinstance(each, Made)
         }
-        self._refuse_forged(made.values())
+        for image in made.values():
+            self._refuse_harmful(image)
         return Result({service.name: made[service.image] for service in services}, bounded)
 
     def _identified(self, made: Made, before: Mapping[str, Any]) -> Made:
         found = self._found(made.ref)
+        if not found:
+            raise BuildFailed(
+                "{0} is gone from the engine though it was just made. Does something else remove"
+                " images there, such as `docker image prune`? Start again.".format(made.ref)
+            )
         digest = self.digests.get(made.ref) or next(iter(found.get("RepoDigests") or []), "")
         same = made.how == "pulled" and before.get(made.ref, {}).get("Id") == found["Id"]
         how = "present" if same else made.how
@@ -469,7 +492,7 @@ class _Maker:
             apart = bool(_CACHE_MOUNT.search(stream.read()))
         ended = self._solve(job, argv, context, apart)
         if not apart and _CACHE_MOUNT_OF_BASE.search(ended.err):
-            self._run(["docker", "image", "rm", job.image])
+            self._ask(["docker", "image", "rm", job.image])
             self._solve(job, argv, context, apart=True)
 
     def _solve(self, job: Wanted, argv: List[str], context: str, apart: bool) -> Ended:
@@ -479,11 +502,11 @@ class _Maker:
             # preview left in its own would reach the images of all. But it tells hosts apart.
             place = ".".join(reversed(self._namespace().split("/")))
             argv = argv + ["--add-host", place + ".invalid:127.0.0.1"]
-        ended = self._run(
-            argv + [self._at(context)], keep=4 << 20, grace=5.0, watch=self._disk_is_full
-        )
+        argv = argv + [self._at(context)]
+        ended = self._run(argv, self.deadline, 4 << 20, grace=5.0, watch=self._disk_is_full)
         if ended.rc != 0 or ended.timed_out or ended.stopped:
-            raise self._failed("Building {0}".format(job.name), ended)
+            limit = "preview_build_timeout", self.request.timeout
+            raise self._failed("Building {0}".format(job.name), ended, *limit)
         return ended
 
     def _dockerfile(self, job: Wanted, checkout: Checkout, context: str, folder: str) -> str:
@@ -539,11 +562,12 @@ class _Maker:
         had = bool(self._found(through))
         limit = time.monotonic() + self.request.images_timeout
         while True:
-            ended = self._run(["docker", "pull", through], until=limit)
+            ended = self._run(["docker", "pull", through], limit, watch=self._disk_is_full)
             if ended.rc == 0:
                 break
             if job.source != "prebuilt" or not _build_log.NOT_YET.search(ended.err):
-                raise self._failed("Pulling {0}".format(wanted), ended)
+                allowed = "preview_images_timeout", self.request.images_timeout
+                raise self._failed("Pulling {0}".format(wanted), ended, *allowed)
             if time.monotonic() + POLL > limit or ended.timed_out:
                 raise BuildFailed(
                     "{0} did not appear within {1:g} seconds. Has CI built and pushed it? Look at"
@@ -558,7 +582,7 @@ class _Maker:
         if through != job.image:
             self._tag(through, job.image)
             if not had:
-                self._run(["docker", "image", "rm", through])
+                self._ask(["docker", "image", "rm", through])
 
     def _by_mirror(self, image: str) -> str:
         name, tag = image_name(image)
@@ -568,7 +592,7 @@ class _Maker:
         return mirror + name[len("docker.io") :] + (tag or ":latest")
 
     def _tag(self, source: str, image: str) -> None:
-        ended = self._run(["docker", "image", "tag", source, image])
+        ended = self._ask(["docker", "image", "tag", source, image])
         if ended.rc != 0:
             raise self._failed("Naming {0}".format(image), ended)
 
@@ -576,30 +600,24 @@ class _Maker:
         """Give what had this name before another one of the preview's, by which it is removed."""
         former = self._found(image).get("Id", "")
         if former:
-            now = self._run(["docker", "image", "inspect", "--format", "{{.Id}}", image])
+            now = self._ask(["docker", "image", "inspect", "--format", "{{.Id}}", image])
             if now.out.decode().strip() != former:
                 self._tag(former, "{0}:former-{1}".format(_without_tag(image), former[7:19]))
 
-    def _refuse_forged(self, images: Iterable[Made]) -> None:
-        """An image's labels reach its containers, where ours are what makes them ours."""
-        for image in images:
-            labels = (self._found(image.ref).get("Config") or {}).get("Labels") or {}
-            forged = sorted(label for label in labels if label.startswith(_names.PREFIX))
-            if forged:
-                if image.how != "present":
-                    self._run(["docker", "image", "rm", "--force", image.ref])
-                raise BuildFailed(
-                    "{0} carries the label {1}: labels that begin so are the platform's. Remove"
-                    " LABEL {1} from it, or from the image it builds upon.".format(
-                        image.ref, forged[0]
-                    )
-                )
+    def _refuse_harmful(self, image: Made) -> None:
+        """What an image says of itself reaches its containers, where nobody screens it again."""
+        config = self._found(image.ref).get("Config") or {}
+        reason = _forged_label(config) or _harmful_check(config)
+        if reason:
+            if image.how != "present":
+                self._ask(["docker", "image", "rm", "--force", image.ref])
+            raise BuildFailed("{0} {1}".format(image.ref, reason))
 
     # -- the engine ---------------------------------------------------------------------------
 
     def _inspect(self, images: List[str]) -> None:
         """Know these images, by id and by name."""
-        ended = self._run(["docker", "image", "inspect", *images], keep=INSPECTED)
+        ended = self._ask(["docker", "image", "inspect", *images], keep=INSPECTED)
         if ended.rc != 0 and "Cannot connect to the Docker daemon" in ended.err:
             raise self._failed("Asking the engine", ended)
         try:
@@ -625,20 +643,29 @@ class _Maker:
     def _at(self, path: str) -> str:
         return os.path.join(os.path.abspath(self.request.checkout), path)
 
+    def _ask(self, argv: List[str], keep: int = 256 << 10) -> Ended:
+        ended = self._run(argv, time.monotonic() + ANSWER, keep)
+        if ended.timed_out:
+            raise BuildFailed(
+                "The engine did not answer `{0}` within {1:g} seconds. Is its machine overloaded?"
+                " Look with `docker info` there.".format(" ".join(argv[:3]), ANSWER)
+            )
+        return ended
+
     def _run(
         self,
         argv: List[str],
-        until: Optional[float] = None,
+        until: float,
         keep: int = 256 << 10,
         grace: float = 0,
-        watch: Any = lambda: "",
+        watch: Callable[[], str] = lambda: "",
     ) -> Ended:
         try:
             return limited(
                 argv,
                 env=self.env,
                 cwd=self.work,
-                seconds=(self.deadline if until is None else until) - time.monotonic(),
+                seconds=until - time.monotonic(),
                 keep=keep,
                 grace=grace,
                 watch=watch,
@@ -696,7 +723,7 @@ class _Maker:
         """Where the engine keeps its data, if it is here, and how much a build must leave free."""
         if not _engine_is_here() or self.request.builder:
             return None
-        ended = self._run(["docker", "info", "--format", "{{.DockerRootDir}}"])
+        ended = self._ask(["docker", "info", "--format", "{{.DockerRootDir}}"])
         root = ended.out.decode().strip()
         if ended.rc != 0 or not os.path.isdir(root):
             return None
@@ -704,23 +731,24 @@ class _Maker:
 
     def _disk_is_full(self) -> str:
         if self.disk and shutil.disk_usage(self.disk[0]).free < self.disk[1]:
-            return "it has filled {0} GiB of the engine's disk, or all but the last one.".format(
-                self.request.disk >> 30
+            return (
+                "it has filled {0} GiB of the engine's disk (preview_build_disk), or all but the"
+                " last one.".format(self.request.disk >> 30)
             )
         return ""
 
     # -- saying why not -----------------------------------------------------------------------
 
-    def _failed(self, what: str, ended: Ended) -> BuildFailed:
+    def _failed(
+        self, what: str, ended: Ended, setting: str = "", seconds: float = ANSWER
+    ) -> BuildFailed:
+        """Why something did not work; `seconds`, by this setting, are what it might take."""
         text = ended.err
         for secret in _hidden(self.request):
             text = text.replace(secret, "********")
         lines = [line.rstrip() for line in text.splitlines() if line.strip()]
         if ended.timed_out or ended.stopped:
-            why = ended.stopped or (
-                "it was not done within {0:g} seconds, and was stopped. preview_build_timeout"
-                " allows more.".format(self.request.timeout)
-            )
+            why = ended.stopped or _build_log.too_late(lines, setting, seconds)
             return BuildFailed(
                 "{0} failed: {1}".format(what, why), _build_log.steps(lines)[-_build_log.LINES :]
             )
@@ -734,6 +762,36 @@ def _trust(trusted: bool) -> str:
 
 def _without_tag(image: str) -> str:
     return re.sub(r":[^/:]*\Z", "", image.partition("@")[0])
+
+
+def _forged_label(config: Mapping[str, Any]) -> str:
+    labels = config.get("Labels") or {}
+    forged = sorted(label for label in labels if label.startswith(_names.PREFIX))
+    if not forged:
+        return ""
+    return (
+        "carries the label {0}: labels that begin so are the platform's. Remove LABEL {0} from it,"
+        " or from the image it builds upon.".format(forged[0])
+    )
+
+
+def _harmful_check(config: Mapping[str, Any]) -> str:
+    check = config.get("Healthcheck") or {}
+    for option, least in (
+        ("Interval", CHECK_MIN),
+        ("StartInterval", CHECK_MIN / 2),
+        ("Timeout", 0.0),
+        ("StartPeriod", 0.0),
+    ):
+        seconds = check.get(option, 0) / 1e9
+        if seconds and not least <= seconds <= DURATION_MAX:
+            return (
+                "has a HEALTHCHECK whose {0} is {1:g}s, and it must be from {2:g}s to {3:g}s."
+                " Correct it in its Dockerfile, or in that of the image it builds upon.".format(
+                    option, seconds, least, DURATION_MAX
+                )
+            )
+    return ""
 
 
 def _hidden(request: Request) -> List[str]:

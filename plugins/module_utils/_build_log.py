@@ -60,8 +60,14 @@ _SENTENCES: Tuple[Tuple[str, str], ...] = (
         "the registry has no image {it}. Is its name and tag right?",
     ),
     (
+        r'"https?://(?P<it>[^/"]+)[^"]*": .*(?:TLS handshake timeout|i/o timeout|Client\.Timeout'
+        r"|deadline exceeded|timeout awaiting)",
+        "the registry {it} did not answer in time. Is it up, and does the way there need"
+        " preview_proxy?",
+    ),
+    (
         r"lookup (?P<name>\S+).*: no such host|(?P<it>dial tcp \S+:.*(?:connection refused"
-        r"|no route to host)|TLS handshake timeout|i/o timeout)",
+        r"|no route to host)|network is unreachable)",
         "the registry can't be reached ({it}). Check its name, the network and preview_proxy.",
     ),
     (
@@ -147,6 +153,25 @@ def explain(lines: List[str]) -> Tuple[str, List[str]]:
     return _where(lines) + re.sub(
         r"\AERROR: (failed to build: )?(failed to solve: )?", "", said
     ) + ("" if said.endswith(".") else "."), (log or steps(lines))[-LINES:]
+
+
+def too_late(lines: List[str], setting: str, seconds: float) -> str:
+    """The sentence for what was ended at its limit, which the setting allows."""
+    pending = {}
+    for line in lines:
+        began = re.match(r"(#\d+) \[internal\] load metadata for (\S+)", line)
+        if began:
+            pending[began.group(1)] = began.group(2)
+        elif re.match(r"#\d+ (?:DONE|CACHED|ERROR(?!.*cancel))", line):
+            pending.pop(line.split(maxsplit=1)[0], None)
+    for image in pending.values():
+        return (
+            "the registry of {0} did not answer within {1:g} seconds ({2}). Is it up, and does the"
+            " way there need preview_proxy?".format(image, seconds, setting)
+        )
+    return "it was not done within {0:g} seconds, and was stopped. {1} allows more.".format(
+        seconds, setting
+    )
 
 
 def _hint(log: str) -> str:

@@ -14,6 +14,9 @@ from ansible_collections.ephemera.preview.plugins.module_utils._refusal import p
 
 NOFILE_MAX = 1 << 20
 TEXT_MAX = 32 << 10
+CHECK_MIN = 1.0
+"""Seconds between two health checks: each starts a process through the engine."""
+DURATION_MAX = 86400.0
 
 
 class Policy(NamedTuple):
@@ -131,7 +134,7 @@ def seconds(value: Any) -> Optional[float]:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
-def duration(least: float = 0, most: float = 86400) -> Check:
+def duration(least: float = 0, most: float = DURATION_MAX) -> Check:
     def checked(value: Any, policy: Policy) -> Optional[str]:
         length = seconds(value)
         if length is None:

@@ -59,6 +59,17 @@ class PlanRefused(ValueError):
     """What was asked for cannot be planned. The message says what, where and what to do."""
 
 
+def builder(settings: Mapping[str, Any], host: str) -> str:
+    """The inventory host that builds for an app of this name in the inventory."""
+    named = settings["preview_builder"] or host
+    if settings["preview_target"] == "docker" and named != host:
+        raise PlanRefused(
+            "preview_builder: {0!r} is refused: with preview_target docker images are built where "
+            "they run, by {1} itself, as nothing moves them there. Remove it.".format(named, host)
+        )
+    return str(named)
+
+
 def derive(key: str, identity: Mapping[str, Any], purpose: str) -> str:
     """A secret of this preview for one purpose: 64 hex digits, the same for the same input.
 
@@ -190,10 +201,13 @@ def drift(preview: Mapping[str, Any], now: int, max_age: int = 0) -> str:
     seeded = state.get("seeded", {})
     if seeded != seed_mark(seen, list(seeded)):
         return "the data is not the data that was seeded"
-    built = [s.get("built", 0) for s in state.get("services", {}).values() if s["digest"]]
-    if max_age and built and now - min(built) > max_age:
-        return TOO_OLD
-    return ""
+    return TOO_OLD if too_old(preview, now, max_age) else ""
+
+
+def too_old(preview: Mapping[str, Any], now: int, max_age: int) -> bool:
+    """Whether images were last built from nothing longer ago than they may, by any commit."""
+    built = preview["observed"]["state"].get("built")
+    return bool(max_age and built is not None and now - int(built) > max_age)
 
 
 def seed_mark(seen: Mapping[str, Any], volumes: Sequence[str]) -> Dict[str, str]:
@@ -205,13 +219,13 @@ def deployed(preview: Mapping[str, Any], seen: Mapping[str, Any], now: int) -> D
     """What the state records of a preview that was verified: all that ``drift`` compares."""
     images = {image["ref"]: image["id"] for image in seen["images"]}
     ran = {c["service"]: c["image_id"] for c in seen["containers"]}
-    former = {} if preview["rebuild"] else preview["observed"]["state"].get("services", {})
     attached = {"containers": seen["containers"], "state": {}}
     return {
         "commit": preview["commit"],
         "fingerprint": preview["fingerprint"],
         "wanted": preview["wanted"],
         "web": preview["web"],
+        "built": now if preview["rebuild"] else preview["observed"]["state"].get("built", now),
         "route": seen["route"],
         "volumes": sorted(v["name"] for v in seen["volumes"]),
         # Those of its containers go with them; these nobody else would remember.
@@ -219,25 +233,15 @@ def deployed(preview: Mapping[str, Any], seen: Mapping[str, Any], now: int) -> D
             set(_docker.anonymous(preview["observed"])) - set(_docker.anonymous(attached))
         ),
         "services": {
-            s["name"]: _served(
-                s, images.get(s["image"], ran.get(s["name"], "")), former.get(s["name"], {}), now
-            )
+            s["name"]: {
+                "image": s["image"],
+                "image_id": images.get(s["image"], ran.get(s["name"], "")),
+                "digest": (s["build"] or {}).get("digest", ""),
+                "replicas": s["replicas"],
+                "completes": s["completes"],
+            }
             for s in preview["services"]
         },
-    }
-
-
-def _served(
-    service: Mapping[str, Any], image_id: str, former: Mapping[str, Any], now: int
-) -> Dict[str, Any]:
-    """One service of the record. An image that served the commit before is as old as it was."""
-    return {
-        "image": service["image"],
-        "image_id": image_id,
-        "digest": (service["build"] or {}).get("digest", ""),
-        "built": former.get("built", now) if former.get("image_id") == image_id else now,
-        "replicas": service["replicas"],
-        "completes": service["completes"],
     }
 
 

@@ -17,6 +17,7 @@ import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
+    CHECK_MIN,
     Check,
     Images,
     Policy,
@@ -76,8 +77,6 @@ SERVICES_MAX = 50
 REPLICAS_MAX = 10
 CONTAINERS_MAX = 100
 PORTS_MAX = 1000
-CHECK_MIN = 1.0
-"""Seconds between two health checks: each starts a process through the engine."""
 SHM_MAX = 2 << 30
 GRACE_MAX = 600
 SETTING = "preview_compose_allow"

@@ -290,7 +290,8 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "preview_builder",
             text(_WORD, "a host's name in the inventory"),
             "",
-            "The inventory host that builds. By default where the app connects.",
+            "The inventory host that builds. By default where the app connects; with "
+            "preview_target docker no other can, as nothing moves images.",
             "builder",
         ),
         Setting(
@@ -417,8 +418,8 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "preview_image_max_age",
             whole(0, 3650),
             0,
-            "How many days old what was built here may be. After that the next `up` builds it "
-            "again, even where nothing has changed. 0 is any age.",
+            "After how many days images are built from nothing again, upon base images pulled "
+            "anew, by the next run for whatever commit. 0 is never.",
             "7",
         ),
     ),

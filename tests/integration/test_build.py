@@ -450,6 +450,24 @@ def test_labels_of_the_platform(previews: Any) -> None:
         docker("image", "rm", "--force", base)
 
 
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--interval=1ms", "Interval is 0.001s"),
+        ("--start-interval=1ms", "StartInterval is 0.001s"),
+        ("--timeout=48h", "Timeout is 172800s"),
+        ("--interval=1s --timeout=5s --start-period=60s", ""),
+    ],
+)
+def test_checks_that_images_bring(preview: Preview, option: str, sentence: str) -> None:
+    """A container inherits its image's HEALTHCHECK, and each check is the engine's work."""
+    text = f"FROM {BASE}\nHEALTHCHECK {option} CMD true\n"
+    if sentence:
+        assert sentence in str(preview.refused(text))
+    else:
+        preview.build(text)
+
+
 # -- limits ---------------------------------------------------------------------------------------
 
 
@@ -751,6 +769,47 @@ def test_a_registry_that_is_not_there(preview: Preview) -> None:
     assert "can't be reached" in str(preview.refused(f"FROM {image}\n"))
     with pytest.raises(BuildFailed, match=f"Pulling {image} failed: .*can't be reached"):
         preview.make(Wanted("web", image, "pull", {}))
+
+
+def test_a_registry_that_does_not_answer(preview: Preview) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        options: Any = {"registries": ({"registry": host, "username": "u", "password": "pass"},)}
+        message = str(preview.refused(f"FROM {host}/acme/base:1\n", timeout=8, **options))
+        assert f"the registry of {host}/acme/base:1 did not answer within 8 seconds" in message
+        with pytest.raises(BuildFailed, match="3 seconds, and was stopped. preview_images_timeout"):
+            wanted = Wanted("web", f"{host}/acme/base:1", "pull", {})
+            preview.make(wanted, images_timeout=3, **options)
+
+
+def test_disk_of_a_pull(preview: Preview, registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(os.urandom(200 << 20))
+    with tarfile.open(tmp_path / "large.tar", "w") as archive:
+        archive.add(tmp_path / "large", "large")
+    docker("import", str(tmp_path / "large.tar"), preview.image("ci"))
+    registry.push(preview.image("ci"), "acme/large:1")
+    docker("image", "rm", preview.image("ci"))
+    wanted = Wanted("web", f"{registry.host}/acme/large:1", "pull", {})
+    try:
+        with pytest.raises(BuildFailed, match="of the engine's disk"):
+            preview.make(wanted, registries=registry.login, disk=10 << 20)
+    finally:
+        docker("image", "rm", "--force", wanted.image, check=False)
+
+
+def test_an_image_that_goes_away(preview: Preview, monkeypatch: pytest.MonkeyPatch) -> None:
+    solve = _build._Maker._solve
+
+    def lose(*arguments: Any) -> Any:
+        ended = solve(*arguments)
+        docker("image", "rm", preview.image())
+        return ended
+
+    monkeypatch.setattr(_build._Maker, "_solve", lose)
+    with pytest.raises(BuildFailed, match="is gone from the engine though it was just made"):
+        preview.build(f"FROM {BASE}\n")
 
 
 def test_mirror_of_docker_hub(preview: Preview, mirror: Registry) -> None:

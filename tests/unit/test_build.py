@@ -173,7 +173,10 @@ METADATA = SOLVE + "a.example/b:1: failed to resolve source metadata for a.examp
         (METADATA + 'failed to do request: Head "https://a.example/v2/": dial tcp 10.0.0.9:443:'
          " connect: connection refused", "can't be reached (dial tcp 10.0.0.9:443"),
         (METADATA + 'failed to do request: Head "https://a.example/v2/": net/http: TLS handshake'
-         " timeout", "can't be reached"),
+         " timeout", "the registry a.example did not answer in time"),
+        ('Error response from daemon: Get "http://a.example:5000/v2/": net/http: request canceled'
+         " (Client.Timeout exceeded while awaiting headers)",
+         "the registry a.example:5000 did not answer in time"),
         (METADATA + 'failed to do request: Head "https://a.example/v2/": tls: failed to verify'
          " certificate: x509: certificate signed by unknown authority", "/etc/docker/certs.d"),
         (SOLVE + "failed to prepare x: mkdir /var/lib/docker/overlay2: no space left on device",
@@ -193,6 +196,20 @@ METADATA = SOLVE + "a.example/b:1: failed to resolve source metadata for a.examp
 )  # fmt: skip
 def test_sentences(said: str, sentence: str) -> None:
     assert sentence in _build_log.explain(["#1 [internal] load", "#1 DONE 0.0s", said])[0]
+
+
+def test_what_took_too_long() -> None:
+    said = [
+        "#1 [internal] load build definition from Dockerfile",
+        "#2 [internal] load metadata for docker.io/library/a:1",
+        "#3 [internal] load metadata for b.example/b:1",
+        "#2 DONE 0.1s",
+    ]
+    sentence = _build_log.too_late([*said, "#3 CANCELED"], "preview_build_timeout", 60)
+    assert "the registry of b.example/b:1 did not answer within 60 seconds" in sentence
+    sentence = _build_log.too_late([*said, "#3 DONE 0.2s"], "preview_build_timeout", 60)
+    assert sentence.startswith("it was not done within 60 seconds")
+    assert "preview_build_timeout" in sentence
 
 
 def summary(error: str, *log: str) -> list[str]:

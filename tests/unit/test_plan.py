@@ -332,15 +332,24 @@ def test_images_grow_old_where_a_limit_is_set():
     assert not _plan.drift(ready(), now=140, max_age=50)
 
 
-def test_an_image_that_is_only_deployed_again_grows_no_younger():
+def test_images_grow_old_while_commits_come():
     preview = ready()
-    again = _plan.deployed(preview, preview["observed"], now=180)
-    preview["observed"]["state"].update(again)
-    assert _plan.drift(preview, now=200, max_age=50) == _plan.TOO_OLD
+    again = _plan.deployed(preview, preview["observed"], now=140)
+    preview["observed"]["state"].update(again, commit="f" * 40)
+    assert not _plan.too_old(preview, now=150, max_age=50)
+    assert _plan.too_old(preview, now=151, max_age=50), "though deployed a moment ago"
+    assert not _plan.too_old(preview, now=151, max_age=0)
     preview["rebuild"] = True
-    again = _plan.deployed(preview, preview["observed"], now=180)
-    preview["observed"]["state"].update(again)
-    assert not _plan.drift(preview, now=200, max_age=50)
+    assert _plan.deployed(preview, preview["observed"], now=151)["built"] == 151
+
+
+def test_images_are_built_where_they_run():
+    settings = _settings.resolve({"preview_builder": "builder"})
+    with pytest.raises(_plan.PlanRefused, match="'builder' is refused: .* by shop itself"):
+        _plan.builder(settings, "shop")
+    assert _plan.builder(settings, "builder") == "builder"
+    assert _plan.builder(_settings.resolve({}), "shop") == "shop"
+    assert _plan.builder(dict(settings, preview_target="kubernetes"), "shop") == "builder"
 
 
 @pytest.mark.parametrize(
