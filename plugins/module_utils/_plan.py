@@ -22,6 +22,7 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _docker,
     _interpolate,
+    _lease,
     _names,
     _project,
     _route,
@@ -174,8 +175,15 @@ def drift(preview: Mapping[str, Any], now: int, max_age: int = 0) -> str:
         return "settings or grants have changed"
     if state.get("status") != "ready":
         return "the last run ended as {0}".format(state.get("status"))
+    lease = _lease.parse(seen["lease"])
+    if lease and lease.kind == "down":
+        return "a down has begun to remove it"
+    tagged = {image["ref"]: image["id"] for image in seen["images"]}
     running = [c for c in seen["containers"] if not c["oneoff"]]
     for service, wanted in sorted(state.get("services", {}).items()):
+        ours = wanted["image"].startswith(_docker.IMAGE_PREFIX + "/")
+        if ours and tagged.get(wanted["image"]) != wanted["image_id"]:
+            return "{0}: its image is gone or another".format(service)
         mine = [c for c in running if c["service"] == service]
         if len(mine) != wanted["replicas"]:
             return "{0}: {1} of {2} containers exist".format(service, len(mine), wanted["replicas"])

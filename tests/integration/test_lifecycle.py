@@ -109,6 +109,34 @@ def test_after_a_kill_at_any_stage_a_down_leaves_nothing(platform: Platform, gro
     assert platform.traces() == before, "something came back"
 
 
+def test_after_a_killed_down_the_next_down_or_up_ends_the_work(platform: Platform) -> None:
+    before = platform.traces()
+    # The first one would go on for long after its run was killed.
+    farewell = "[ -e /data/told ] || { touch /data/told; sleep 60; }"
+    hook = f"      before_down: [sh, -c, {json.dumps(farewell)}]\n      migrate:"
+    commit = platform.repository.pull_request(
+        1, "Says goodbye", files={"compose.yaml": COMPOSE.replace("      migrate:", hook)}
+    )
+    route = platform.state / "gateway" / "routes" / f"{platform.name(1)}.yaml"
+
+    def killed(until: Callable[[], object], *, group: bool) -> None:
+        running = platform.begin("down", preview_number=1)
+        wait(lambda: until() or running.process.poll() is not None)
+        running.kill(group=group)
+
+    platform.up(1, commit).ok()
+    killed(one_off(platform, 1, "before-down"), group=True)
+    # All serves as it did, and yet it was about to go.
+    assert platform.up(1, commit).ok().result["outcome"] == "ready"
+    assert not one_off(platform, 1, "before-down")()
+    killed(lambda: not route.exists(), group=False)
+    assert platform.up(1, commit).ok().result["outcome"] == "ready"
+    assert platform.get(1) == (200, "hello from main\n")
+    killed(lambda: one_off(platform, 1, "before-down")() or not route.exists(), group=True)
+    platform.down(1).ok()
+    assert platform.traces() == before
+
+
 # -- two at once ---------------------------------------------------------------------------------
 
 
@@ -204,14 +232,21 @@ def test_until_deploy_a_failure_leaves_the_previous_version_serving(platform: Pl
 # -- changed behind our back ---------------------------------------------------------------------
 
 
-def test_what_was_changed_behind_our_back_is_noticed_and_repaired(platform: Platform) -> None:
+def test_what_was_changed_behind_our_back_is_noticed_and_repaired(
+    platform: Platform, gateway: Platform
+) -> None:
     """The no-change path must not report "unchanged" over any of these."""
-    commit = platform.repository.pull_request(1, "A change", files={"www/index.html": "one\n"})
+    asks = '      OWN: "${PREVIEW_SECRET:-none}"\n      GRANTED: "${GRANTED:-none}"\n'
+    files = {"compose.yaml": COMPOSE.replace("    environment:\n", f"    environment:\n{asks}")}
+    platform.settings["preview_secret_key"] = "a-key-of-the-platform-with-many-characters"
+    commit = platform.repository.pull_request(1, "A change", files=files)
     platform.up(1, commit).ok()
     name, edge = platform.name(1), f"{platform.name(1)}_edge"
     image = f"ephemera-preview/{name}/web:{commit[:12]}"
-    web, gateway = f"{name}-web-1", "ephemera-preview-gateway"
+    web, door = f"{name}-web-1", "ephemera-preview-gateway"
     route = platform.state / "gateway" / "routes" / f"{name}.yaml"
+    secret = platform.exec(1, "web", "sh", "-c", "echo $OWN")
+    built = docker("image", "inspect", "--format", "{{.Id}}", image)
 
     def moved_tag() -> None:
         other = f"FROM {image}\nRUN echo other > /www/index.html\n"
@@ -221,29 +256,46 @@ def test_what_was_changed_behind_our_back_is_noticed_and_repaired(platform: Plat
             check=True,
             capture_output=True,
         )
-        docker("rm", "--force", web)
 
-    drifts: list[tuple[str, Callable[[], object]]] = [
-        ("moved tag", moved_tag),
-        ("no route", route.unlink),
-        ("gateway detached", lambda: docker("network", "disconnect", edge, gateway)),
-        (
-            "volume gone",
-            lambda: (
-                docker("rm", "--force", "--volumes", f"{name}-cache-1")
-                + docker("volume", "rm", "--force", f"{name}_cache")
-            ),
-        ),
+    def no_volume() -> None:
+        docker("rm", "--force", "--volumes", f"{name}-cache-1")
+        docker("volume", "rm", "--force", f"{name}_cache")
+
+    def other_settings() -> None:
+        platform.settings["preview_secret_key"] = "another key of the platform " * 2
+        platform.settings["preview_environment"] = {"GRANTED": "yes"}
+
+    # That each is seen by itself is a unit test's matter, that each is repaired is this one's.
+    drifts: list[list[Callable[[], object]]] = [
+        [moved_tag],
+        [lambda: docker("image", "rm", "--force", image), route.unlink],
+        [lambda: docker("rm", "--force", web)],
+        [lambda: docker("network", "disconnect", edge, door), other_settings],
+        [no_volume],
     ]
-    for what, drift in drifts:
-        drift()
+    for turn, drift in enumerate(drifts):
+        for each in drift:
+            each()
         up = platform.up(1, commit).ok()
-        assert up.result["outcome"] == "ready", what
-        assert platform.get(1) == (200, "one\n"), what
+        assert up.result["outcome"] == "ready", turn
+        assert platform.get(1) == (200, "hello from main\n"), turn
+        assert docker("image", "inspect", "--format", "{{.Id}}", image) == built, turn
     again = platform.up(1, commit).ok()
     assert (again.result["outcome"], again.changed) == ("unchanged", 0)
     # The data is that of a new volume, so it was seeded again.
     assert platform.exec(1, "web", "cat", "/data/log").split().count("seeded") == 2
+    assert platform.exec(1, "web", "sh", "-c", "echo $GRANTED") == "yes"
+    assert platform.exec(1, "web", "sh", "-c", "echo $OWN") not in (secret, "none")
+
+    # Without a gateway nothing begins; the one that is set up again leads to what is there.
+    docker("rm", "--force", door)
+    try:
+        there = platform.traces()
+        assert "There is no gateway" in platform.up(2, commit).refused().sentence
+        assert platform.traces() == there
+    finally:
+        gateway.play("gateway").ok()
+    assert platform.get(1) == (200, "hello from main\n")
 
 
 # -- nothing changes -----------------------------------------------------------------------------

@@ -310,6 +310,8 @@ def container(**change):
         (lambda p: p["observed"]["state"].update(commit="f" * 40), "commit ffffffffffff"),
         (lambda p: p.update(fingerprint="other"), "settings or grants"),
         (lambda p: p["observed"]["state"].update(status="failed"), "failed"),
+        (lambda p: p["observed"].update(lease="o 1 down h/0 1 1"), "a down has begun"),
+        (lambda p: p["observed"]["images"].clear(), "image is gone"),
         (lambda p: p["observed"]["containers"].pop(), "0 of 1 containers"),
         (container(image_id="sha256:moved"), "another image"),
         (container(state="exited"), "healthy"),
