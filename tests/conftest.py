@@ -1,10 +1,12 @@
-"""Lets every test import the collection as Ansible does, wherever the checkout lies."""
+"""Lets every test import the testbed, and the collection as Ansible does, wherever it lies."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "testbed"))
 
 
 def _install_finder() -> None:

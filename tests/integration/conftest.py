@@ -20,12 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repositories import Repository
+from tiny import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "testbed"))
-
-from repositories import Repository  # noqa: E402
-from tiny import TINY  # noqa: E402
 
 
 def docker(*arguments: str, check: bool = True) -> str:

@@ -33,7 +33,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._build import (
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "testbed"))
 
-from packages import program  # noqa: E402
+from packages import needed  # noqa: E402
 
 BASE = "busybox:1.37"
 PASSWORD = "pull-me-9f3b"
@@ -623,12 +623,7 @@ class Registry:
 
 
 def start_registry(folder: Path, auth: bool) -> Iterator[Registry]:
-    try:
-        registry = program("docker-registry", "docker-registry")
-    except FileNotFoundError as missing:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(missing))
+    registry = needed("docker-registry", "docker-registry")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{free.getsockname()[1]}"
@@ -740,7 +735,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     public = path.with_suffix(".crt")
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1",
+        [needed("openssl", "openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes",
+         "-subj", "/CN=127.0.0.1",
          "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path, "-out", public],
         check=True, capture_output=True,
     )  # fmt: skip

@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import json
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -22,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from packages import needed
 
 GATEWAY = "ephemera-preview-gateway"
 DOMAIN = "doctor.localhost"
@@ -446,9 +446,7 @@ def test_a_gateway_with_a_certificate_and_a_wall(platform: Platform, tmp_path: P
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
     """A registry on loopback that asks who one is."""
-    program = shutil.which("docker-registry")
-    if not program:
-        pytest.skip("there is no docker-registry (Debian: apt-get install docker-registry)")
+    program = needed("docker-registry", "docker-registry")
     port = free_port()
     (tmp_path / "htpasswd").write_text(HTPASSWD)
     (tmp_path / "registry.json").write_text(

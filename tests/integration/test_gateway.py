@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _route
 from conftest import Platform, Played, docker, free_port, holdings
+from packages import needed
 
 GATEWAY = "ephemera-preview-gateway"
 IMAGE = "python:3.13-slim"
@@ -378,7 +379,7 @@ def tls_context(*files: Path) -> ssl.SSLContext:
 def certificate(folder: Path, name: str, *options: str) -> tuple[Path, Path]:
     """A self-signed certificate and its key."""
     key, crt = folder / f"{name}.key", folder / f"{name}.pem"
-    argv = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt"]
+    argv = [needed("openssl", "openssl"), "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt"]
     argv += ["ec_paramgen_curve:prime256v1", "-subj", f"/CN={name}", *options]
     subprocess.run([*argv, "-keyout", str(key), "-out", str(crt)], check=True, capture_output=True)
     return crt, key
@@ -466,11 +467,8 @@ def pebble(program: str) -> str:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ephemera-preview"
     found = cache / f"pebble-{version}" / program
     if not found.exists():
-        if not shutil.which("go"):
-            assert not os.environ.get("CI"), "go is needed to build Pebble"
-            pytest.skip("go is needed to build Pebble")
         subprocess.run(
-            ["go", "install", PEBBLE.format(program)],
+            [needed("go", "golang-go"), "install", PEBBLE.format(program)],
             env=os.environ | {"GOBIN": str(found.parent)},
             check=True,
         )

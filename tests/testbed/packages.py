@@ -6,7 +6,10 @@ import os
 import shutil
 import subprocess
 
+import pytest
+
 PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
+IN_CI = os.environ.get("CI") == "true"
 
 
 def program(name: str, package: str) -> str:
@@ -20,3 +23,13 @@ def program(name: str, package: str) -> str:
     if not found:
         raise FileNotFoundError(f"{name} is missing. Install it (Debian: apt install {package}).")
     return found
+
+
+def needed(name: str, package: str) -> str:
+    """The same for a test: without the program it fails in CI, and is skipped elsewhere."""
+    try:
+        return program(name, package)
+    except (FileNotFoundError, subprocess.CalledProcessError) as missing:
+        if IN_CI:
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))

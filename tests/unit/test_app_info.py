@@ -10,7 +10,6 @@ import json
 import os
 import re
 import resource
-import shutil
 import subprocess
 import sys
 import time
@@ -25,9 +24,10 @@ from ansible_collections.ephemera.preview.plugins.module_utils import _compose, 
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import Images
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import Refused
 from ansible_collections.ephemera.preview.plugins.modules import app_info
-from definitions import FIXTURES, IN_CI, PROJECT, compose_program, read, refused, write
+from definitions import FIXTURES, PROJECT, compose_program, read, refused, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from packages import needed
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = "FROM python:3.12-slim\n"
@@ -409,42 +409,42 @@ def test_paths_that_lead_outside_are_refused(tmp_path: Path) -> None:
 
 
 STRACE = """
-import json, sys
+import sys
 sys.path[:0] = [{tests!r}, {unit!r}]
 import conftest
 from definitions import PROJECT
 from ansible_collections.ephemera.preview.plugins.module_utils import _definition, _refusal
 for folder in sys.argv[1:]:
     try:
-        _definition.read(_definition.Request(path=folder, project=PROJECT, compose="/no/program"))
+        _definition.read(_definition.Request(path=folder, project=PROJECT, compose={compose!r}))
+        print("taken")
     except _refusal.Refused as refusal:
         print(refusal)
 """
 
 
-def opened(tmp_path: Path, folders: list[Path]) -> set[str]:
+def opened(tmp_path: Path, folders: list[Path], compose: str = "/no/program") -> set[str]:
     """What the system is asked to open, run or connect to while these checkouts are refused."""
     tests = ROOT / "tests"
-    script = STRACE.format(tests=str(tests), unit=str(tests / "unit"))
-    log = tmp_path / "strace.log"
+    script = STRACE.format(tests=str(tests), unit=str(tests / "unit"), compose=compose)
+    log, scratch = tmp_path / "strace.log", tmp_path / "scratch"
+    scratch.mkdir(exist_ok=True)
     calls = "open,openat,openat2,execve,connect"
-    argv = ["strace", "-f", "-s", "9999", "-e", f"trace={calls}", "-o", str(log)]
+    argv = [needed("strace", "strace"), "-f", "-s", "9999", "-e", f"trace={calls}", "-o", str(log)]
     done = subprocess.run(
         [*argv, sys.executable, "-c", script, *map(str, folders)],
+        env=os.environ | {"TMPDIR": str(scratch)},
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
     assert len(done.stdout.splitlines()) >= len(folders), done.stdout
-    return set(re.findall(r'"((?:[^"\\]|\\.)*)"', log.read_text()))
+    found = set(re.findall(r'"((?:[^"\\]|\\.)*)"', log.read_text()))
+    return {path for path in found if not path.startswith(str(scratch))}
 
 
 def test_nothing_outside_the_checkout_is_opened_while_refusing(tmp_path: Path) -> None:
-    if shutil.which("strace") is None:
-        if IN_CI:
-            pytest.fail("strace is missing")
-        pytest.skip("strace is missing")
     benign = write(tmp_path / "benign", {"compose.yaml": "services: {}\n"})
     names = hostile(tmp_path)
     usual = opened(tmp_path, [benign])
@@ -456,6 +456,37 @@ def test_nothing_outside_the_checkout_is_opened_while_refusing(tmp_path: Path) -
         and path not in map(str, [tmp_path / name for name in names])
     ] == []  # fmt: skip
     assert not any(str(tmp_path / "outside") + "/" in path for path in seen - usual)
+
+
+def test_compose_opens_nothing_outside_either(tmp_path: Path) -> None:
+    """Where variables hide the way out, up to what only Compose's own reading shows."""
+    program = compose_program()
+    outside = write(tmp_path / "outside", {"secret.env": "TOKEN=x\n", "Dockerfile": DOCKERFILE})
+    late = "user: '${X:-root;id}'"  # is seen after Compose alone
+    cases = {
+        "env_file": f"env_file: ['${{X:-{outside}/secret.env}}']",
+        "volumes": f"volumes: ['${{X:-{outside}}}:/x:ro']",
+        "build": f"build: '${{X:-{outside}}}'",
+        "label_file": f"label_file: '${{X:-{outside}/secret.env}}'",
+        "late": late,
+        "late-env": f"{late}\nenvironment: {{A: '${{X:-{outside}/secret.env}}'}}",
+        "late-command": f"{late}\ncommand: ['@{outside}/secret.env', 'file://{outside}/secret.env']",
+    }
+    folders = {
+        name: write(tmp_path / name, {"compose.yaml": web(said)}) for name, said in cases.items()
+    }
+    # What Compose opens for a file that is taken it may open for any.
+    taken = write(tmp_path / "taken", {"compose.yaml": WEB.replace("web:", "web:\n    tty: true")})
+    refusal = write(tmp_path / "refusal", {"compose.yaml": web("tty: '${X:-perhaps}'")})
+
+    def traced(*checkouts: Path) -> set[str]:
+        paths = opened(tmp_path, list(checkouts), program)
+        assert program in paths
+        return paths
+
+    usual, seen = traced(taken, refusal), traced(*folders.values())
+    inside = tuple(str(folder) for folder in folders.values())
+    assert [path for path in seen - usual if not path.startswith((*inside, "-"))] == []
 
 
 # -- what only the normal form shows ------------------------------------------------------------
