@@ -13,6 +13,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _lease,
     _names,
     _plan,
+    _route,
     _settings,
 )
 from ansible_collections.ephemera.preview.plugins.plugin_utils import _doctor
@@ -44,8 +45,20 @@ class ActionModule(PreviewAction):
         public = _settings.public(settings)
         if scope == "host":
             seen = self._observe(settings, task_vars, "")
+            try:
+                network = _route.gateway_network(
+                    settings["preview_docker_subnets"], seen["gateway_subnet"]
+                )
+                domain = _names.base_domain(
+                    settings["preview_domain"] or None, settings["preview_host_ip"] or None
+                )
+            except (_route.RouteRefused, _names.NameRefused) as refused:
+                raise AnsibleActionFail(str(refused)) from None
             return {
                 "changed": False,
+                "app": settings["preview_app"] or task_vars["inventory_hostname"],
+                "domain": domain,
+                "gateway_network": network,
                 "target": settings["preview_target"],
                 "state_dir": settings["preview_state_dir"],
                 "settings": public,
@@ -64,7 +77,8 @@ class ActionModule(PreviewAction):
             )
         except (_names.NameRefused, _plan.PlanRefused) as refused:
             raise AnsibleActionFail(str(refused)) from None
-        seen = self._observe(settings, task_vars, preview["name"])
+        isolated = scope == "up" and settings["preview_isolation"]
+        seen = self._observe(settings, task_vars, preview["name"], firewall=isolated)
         preview.update(
             changed=False,
             settings=public,
@@ -91,16 +105,22 @@ class ActionModule(PreviewAction):
         preview["reset"] = seen_state.get("trusted", preview["trusted"]) != preview["trusted"]
         preview["rebuild"] = _plan.too_old(preview, seen["now"], max_age)
         preview["unchanged"] = scope == "up" and not preview["drift"]
-        if scope == "up" and not preview["unchanged"]:
-            _free(preview, seen["now"])
+        if scope == "up":
+            if not preview["unchanged"]:
+                _free(preview, seen["now"])
+            # What serves behind a firewall that is gone is not as wanted either.
             _doctor.refuse_early(self, settings, task_vars, seen)
         return preview
 
     def _observe(
-        self, settings: dict[str, Any], task_vars: dict[str, Any], name: str
+        self,
+        settings: dict[str, Any],
+        task_vars: dict[str, Any],
+        name: str,
+        firewall: bool = False,
     ) -> dict[str, Any]:
         try:
-            return _docker.observe(self.on_host, settings["preview_state_dir"], name)
+            return _docker.observe(self.on_host, settings["preview_state_dir"], name, firewall)
         except _docker.EngineError as error:
             raise AnsibleActionFail(
                 _doctor.why_not(self, settings, task_vars, str(error))

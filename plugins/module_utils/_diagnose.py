@@ -502,8 +502,8 @@ _HEALTH = {
     "start_period": 0,
     "retries": 60,
 }
-# What the gateway itself answers: the titles of its pages, and Traefik's words.
-NO_ROUTE = ("<title>There is no preview here</title>", "<title>This preview is being built</title>")
+# What the gateway itself answers: the title of its page, and Traefik's words.
+NO_ROUTE = "<title>There is no preview here</title>"
 _TRAEFIK = {
     401: (b"401 Unauthorized", "locked"),
     502: (b"Bad Gateway", "dead"),
@@ -584,7 +584,7 @@ def answered(service: Mapping[str, Any], answer: Answer) -> bool:
 
 def _by_gateway(answer: Answer) -> str:
     """What the gateway says in the app's place: no_route, locked, dead, or ""."""
-    if answer.status in (404, 503) and any(p.encode() in answer.body for p in NO_ROUTE):
+    if answer.status == 404 and NO_ROUTE.encode() in answer.body:
         return "no_route"
     body, meaning = _TRAEFIK.get(answer.status, (b"", ""))
     return meaning if answer.body.strip() == body else ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from ansible_collections.ephemera.preview.plugins.module_utils._names import PREFIX
@@ -35,9 +36,30 @@ class EngineError(Exception):
     """The engine could not be asked. The message says what it answered."""
 
 
+# Prints what is in force of the firewall around previews, by IP version, or why it cannot be seen.
+FIREWALL = r"""
+firewall() {
+    PATH=$PATH:/usr/sbin:/sbin
+    for v in 4 6; do
+        program=iptables-save
+        [ "$v" = 4 ] || program=ip6tables-save
+        [ "$v" = 4 ] || [ -e /proc/net/if_inet6 ] || continue
+        command -v "$program" >/dev/null 2>&1 || { printf 'nofirewall\t\n'; continue; }
+        if rules=$("$program" -t filter 2>&1); then
+            printf '%s\n' "firewall$t$v" "$rules" |
+                sed -n "1p; /^-A .*\(EPHEMERA-\|DOCKER-USER\)/s/^/firewall$t$v$t/p"
+        else
+            printf 'nofirewall\t%s\n' "$(printf '%s' "$rules" | tr '\n' ' ')"
+        fi
+    done
+}
+"""
+
 # Every line of output is "<kind> TAB <JSON or text>". $1 is a preview's name or empty for all,
-# $2 the state folder; $3 and $4 are the formats below.
-_SCRIPT = r"""
+# $2 the state folder; $3 and $4 are the formats below; $5 is "firewall" to look at that too.
+_SCRIPT = (
+    FIREWALL
+    + r"""
 name=$1 state=$2
 t=$(printf '\t')
 tmp=$(mktemp -d) || exit 70
@@ -86,11 +108,13 @@ p4=$!
         printf 'route\t%s\t%s\n' "${n%.yaml}" "$(sha256sum <"$route" | cut -d ' ' -f 1)"
     done
     printf 'now\t%s\n' "$(date +%s)"
+    [ -z "$5" ] || firewall
 } >"$tmp/5"
 for p in $p1 $p2 $p3 $p4; do wait $p || failed=1; done
 [ -z "${failed:-}" ] || { cat "$tmp"/e? >&2; exit 69; }
 cat "$tmp"/[1-5]
 """
+)
 
 # Each label is asked for by its key: the CLI's own list joins them with commas, so that a value
 # could pose as another label.
@@ -147,6 +171,21 @@ def _volume(raw: Dict[str, Any]) -> Dict[str, Any]:
 _SHAPES = {"container": _container, "network": _network, "volume": _volume}
 
 
+@dataclass
+class Firewall:
+    """What ``FIREWALL`` printed: lines by IP version, or ``said``, why not; "" without iptables."""
+
+    rules: Dict[int, List[str]] = field(default_factory=dict)
+    said: Optional[str] = None
+
+    def read(self, kind: str, rest: str) -> None:
+        if kind == "nofirewall":
+            self.said = rest.strip()
+        else:
+            version, dummy, line = rest.partition("\t")
+            self.rules.setdefault(int(version), []).extend([line] if line else [])
+
+
 def _json(text: str) -> Optional[Dict[str, Any]]:
     try:
         value = json.loads(text)
@@ -183,11 +222,14 @@ def parse(output: str, name: str = "") -> Dict[str, Any]:
 
     :param name: look at this preview only; it is then always present in ``previews``.
     :returns: ``{"previews": {name: {...}}, "gateway": {...} or None, "subnets": [those of other
-        networks], "now": seconds}``. What has a preview's name but not its labels stands in
-        that preview's ``foreign`` and belongs to somebody else.
+        networks], "gateway_subnet": that of the gateway's or "", "firewall": :class:`Firewall`,
+        "now": seconds}``. What has a preview's name but not its labels stands in that preview's
+        ``foreign`` and belongs to somebody else.
     """
     previews = {name: empty(name)} if name else {}
     gateway = None
+    gateway_subnet = ""
+    firewall = Firewall()
     subnets: List[str] = []
     now = 0
     found = []
@@ -199,6 +241,8 @@ def parse(output: str, name: str = "") -> Dict[str, Any]:
             item = _SHAPES[kind](raw)
             if kind == "network" and not item["name"].startswith(name + "_"):
                 subnets.extend(item["subnets"])
+            if kind == "network" and item["name"] == GATEWAY:
+                gateway_subnet = item["subnets"][0] if item["subnets"] else ""
             if kind == "container" and item["name"] == GATEWAY:
                 gateway = item
             else:
@@ -211,6 +255,8 @@ def parse(output: str, name: str = "") -> Dict[str, Any]:
             preview["images"].append({"ref": ref, "id": raw["ID"]})
         elif kind == "now":
             now = int(rest)
+        elif kind in ("firewall", "nofirewall"):
+            firewall.read(kind, rest)
         elif kind in ("folder", "state", "lease", "route"):
             key, dummy, value = rest.partition("\t")
             preview = previews.setdefault(key, empty(key))
@@ -232,15 +278,24 @@ def parse(output: str, name: str = "") -> Dict[str, Any]:
             previews.setdefault(owner, empty(owner))[kind].append(item)
         elif name and _takes_name(kind, item, name):
             previews[name]["foreign"].append(dict(item, kind=kind[:-1]))
-    return {"previews": previews, "gateway": gateway, "subnets": subnets, "now": now}
+    return {
+        "previews": previews,
+        "gateway": gateway,
+        "gateway_subnet": gateway_subnet,
+        "firewall": firewall,
+        "subnets": subnets,
+        "now": now,
+    }
 
 
-def observe(run: Run, state_dir: str, name: str = "") -> Dict[str, Any]:
+def observe(run: Run, state_dir: str, name: str = "", firewall: bool = False) -> Dict[str, Any]:
     """Ask the engine and the state folder what they hold; see :func:`parse` for the shape.
 
+    :param firewall: look at the rules around previews too, which takes root.
     :raises EngineError: the engine did not answer.
     """
-    ran = run(["sh", "-c", _SCRIPT, "observe", name, state_dir, _CONTAINER, _NETWORK])
+    look = "firewall" if firewall else ""
+    ran = run(["sh", "-c", _SCRIPT, "observe", name, state_dir, _CONTAINER, _NETWORK, look])
     if ran.rc != 0:
         raise EngineError(
             "The Docker engine could not be asked what it holds: {0} "

@@ -334,34 +334,28 @@ TROUBLES: Dict[str, Trouble] = {
         "Stop what listens there (`ss -ltnp 'sport = :{port}'` names it), or set {setting} to a "
         "free port.",
     ),
-    "wall.open": Trouble(
+    "firewall.gaps": Trouble(
         PROBLEM,
-        "preview_isolation is on, and no rules on {where} keep previews from the networks around "
-        "it.",
+        "preview_isolation is on, and the firewall on {where} does not keep previews of {app} from "
+        "the networks around it as the settings say ({count} differences, the first `{rule}`).",
         _GATEWAY_AGAIN,
     ),
-    "wall.gaps": Trouble(
-        PROBLEM,
-        "The rules on {where} that keep previews from the networks around it do not know "
-        "{subnets}.",
-        _GATEWAY_AGAIN,
-    ),
-    "wall.iptables": Trouble(
+    "firewall.iptables": Trouble(
         PROBLEM,
         "preview_isolation needs iptables, which {where} does not have.",
         "Run `apt-get install iptables` there, or set `preview_isolation: false` if previews and "
         "builds may reach the networks around them.",
     ),
-    "wall.nftables": Trouble(
+    "firewall.nftables": Trouble(
         PROBLEM,
         "The engine on {where} writes its rules by nftables, and preview_isolation knows iptables "
         "only.",
         'Remove `"firewall-backend": "nftables"` from /etc/docker/daemon.json and restart the '
         "engine, or set `preview_isolation: false`.",
     ),
-    "wall.unseen": Trouble(
+    "firewall.unseen": Trouble(
         PROBLEM,
-        "preview_isolation needs root on {where}, and the user {user} is not: {said}",
+        "preview_isolation needs root on {where}, which Ansible has not got there: {said}",
         _TRUST,
     ),
     "clock.skew": Trouble(
@@ -510,15 +504,15 @@ def essentials(facts: Facts, builds: bool = True) -> List[Finding]:
     return problems(examine(facts, places, ESSENTIAL))
 
 
-def glance(seen: Mapping[str, Any], app: str, where: str) -> List[Finding]:
+def glance(
+    seen: Mapping[str, Any], app: str, where: str, settings: Mapping[str, Any]
+) -> List[Finding]:
     """The problems that an observation shows by itself; see ``_docker.observe`` for its shape."""
     gateway = seen["gateway"]
-    return list(
-        _gateway_state(
-            Facts(app, where, {}),
-            Gateway(True, gateway["state"], gateway["health"]) if gateway else None,
-        )
-    )
+    facts = Facts(app, where, settings)
+    found = Gateway(True, gateway["state"], gateway["health"]) if gateway else None
+    # The same playbook sets both up, so one of them is said.
+    return list(_gateway_state(facts, found)) or list(_firewall_state(facts, seen["firewall"]))
 
 
 def problems(findings: Iterable[Finding]) -> List[Finding]:
@@ -1002,47 +996,37 @@ def _clash(address: str, place: str) -> bool:
     return "any" in (mine, place) or mine == place
 
 
-def _wall(facts: Facts) -> Iterator[Finding]:
+def _firewall_state(facts: Facts, seen: _docker.Firewall) -> Iterator[Finding]:
+    if not facts.settings["preview_isolation"]:
+        return
+    if seen.said == "":
+        yield _trouble(facts, "firewall.iptables")
+    elif seen.said is not None or 4 not in seen.rules:
+        yield _trouble(facts, "firewall.unseen", said=seen.said or "no answer.")
+    else:
+        allow = facts.settings["preview_egress_allow"]
+        gaps = [
+            gap
+            for version, lines in seen.rules.items()
+            for gap in _firewall.gaps("\n".join(lines), facts.app, allow, version)
+        ]
+        if gaps:
+            yield _trouble(facts, "firewall.gaps", count=len(gaps), rule=gaps[0])
+
+
+def _isolation(facts: Facts) -> Iterator[Finding]:
     machine = facts.machine
     if not machine or not machine.answers:
         return
     if not facts.settings["preview_isolation"]:
-        yield _ok(
-            "wall",
-            "preview_isolation is off: previews and builds reach the networks around {0}.".format(
-                facts.where
-            ),
-        )
-        return
-    if ((machine.info.get("FirewallBackend") or {}).get("Driver") or "").startswith("nftables"):
-        yield _trouble(facts, "wall.nftables")
-    elif not machine.root:
-        yield _trouble(facts, "wall.unseen", said=machine.wall_said or "it cannot set them.")
-    elif "iptables" not in machine.commands:
-        yield _trouble(facts, "wall.iptables")
-    elif machine.wall is None:
-        yield _trouble(facts, "wall.unseen", said=machine.wall_said or "no answer.")
+        said = "preview_isolation is off: previews and builds reach the networks around {0}."
+        yield _ok("firewall", said.format(facts.where))
+    elif ((machine.info.get("FirewallBackend") or {}).get("Driver") or "").startswith("nftables"):
+        yield _trouble(facts, "firewall.nftables")
     else:
-        yield _rules(facts, "\n".join(machine.wall))
-
-
-def _rules(facts: Facts, saved: str) -> Finding:
-    present = _firewall.present(saved)
-    jumps = ["-A {0} -j {1}".format(*jump) for jump in _firewall.JUMPS]
-    if any(jump not in present for jump in jumps):
-        return _trouble(facts, "wall.open")
-    pools = [str(pool) for pool in facts.settings["preview_docker_subnets"]]
-    entries = [(_firewall.FORWARD, _firewall.FORWARD_OUT), (_firewall.HOST, _firewall.HOST_IN)]
-    gaps = [
-        pool
-        for pool in pools
-        if any("-A {0} -s {1} -j {2}".format(at, pool, to) not in present for at, to in entries)
-    ]
-    if gaps:
-        return _trouble(facts, "wall.gaps", subnets=", ".join(gaps))
-    return _ok(
-        "wall", "Rules on {0} keep previews from the networks around it.".format(facts.where)
-    )
+        troubled = list(_firewall_state(facts, machine.firewall))
+        kept = "Rules on {0} keep previews from the networks around it."
+        yield from troubled or [_ok("firewall", kept.format(facts.where))]
 
 
 def _clock(facts: Facts) -> Iterator[Finding]:
@@ -1191,7 +1175,7 @@ CHECKS: Tuple[Check, ...] = (
     ),
     Check("gateway", (HOST,), "the gateway: there, running, attached to every preview", _gateway),
     Check("ports", (HOST,), "the gateway's ports, where it does not hold them", _ports),
-    Check("wall", (HOST,), "the rules of preview_isolation", _wall),
+    Check("firewall", (HOST,), "the rules of preview_isolation", _isolation),
     Check("clock", (HOST,), "the host's clock against the controller's", _clock),
     Check("dns", (CONTROLLER,), "a random name under the domain, from the controller", _dns),
     Check("door", (CONTROLLER,), "that name by HTTP, from the controller", _door),

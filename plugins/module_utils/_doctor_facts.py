@@ -69,7 +69,7 @@ class Gateway(NamedTuple):
 
 @dataclass
 class Machine:
-    """What ``SCRIPT`` saw. ``wall`` is None where it could not be read, and ``wall_said`` why."""
+    """What ``SCRIPT`` saw."""
 
     user: str = ""
     root: bool = False
@@ -84,8 +84,7 @@ class Machine:
     disks: Dict[str, Disk] = field(default_factory=dict)
     memory: Dict[str, int] = field(default_factory=dict)
     state: Optional[State] = None
-    wall: Optional[List[str]] = None
-    wall_said: str = ""
+    firewall: _docker.Firewall = field(default_factory=_docker.Firewall)
     addresses: List[str] = field(default_factory=list)
     now: int = 0
 
@@ -189,11 +188,14 @@ class Facts:
     logins: List[Login] = field(default_factory=list)
 
 
-# $1 the state folder, $2 the gateway's container, $3 "wall" to look at the rules around previews,
-# $4 ports whose holders are named, $5 commands to look for; $6 and $7 are the formats below. Every
-# line of output that counts is "<kind> TAB <value>"; what Docker says when it fails stands between.
-SCRIPT = r"""
-state=$1 gateway=$2 wall=$3 ports=$4 commands=$5
+# $1 the state folder, $2 the gateway's container, $3 "firewall" to look at the rules around
+# previews, $4 ports whose holders are named, $5 commands to look for; $6 and $7 are the formats
+# below. Every line of output that counts is "<kind> TAB <value>"; what Docker says when it fails
+# stands between.
+SCRIPT = (
+    _docker.FIREWALL
+    + r"""
+state=$1 gateway=$2 look=$3 ports=$4 commands=$5
 t=$(printf '\t')
 user=$(id -un 2>/dev/null || id -u)
 printf 'user\t%s\t%s\n' "$user" "$(id -u)"
@@ -241,17 +243,10 @@ for port in $ports; do
     ss -Hltnp "sport = :$port" 2>/dev/null | sed "s/^/holder$t$port$t/"
 done
 { hostname -I 2>/dev/null || ip -o address 2>/dev/null; } | sed "s/^/address$t/"
-if [ "$wall" = wall ] && command -v iptables >/dev/null 2>&1; then
-    printf 'command\tiptables\n'
-    if rules=$(iptables-save -t filter 2>&1); then
-        printf 'wall\n'
-        printf '%s\n' "$rules" | sed "s/^/wall$t/"
-    else
-        printf 'nowall\t%s\n' "$(printf '%s' "$rules" | tr '\n' ' ')"
-    fi
-fi
+[ -z "$look" ] || firewall
 exit 0
 """
+)
 
 _NETWORK = "\t".join(
     (
@@ -289,7 +284,7 @@ def script(settings: Mapping[str, Any]) -> List[str]:
         "doctor",
         settings["preview_state_dir"],
         _docker.GATEWAY,
-        "wall" if settings["preview_isolation"] else "",
+        "firewall" if settings["preview_isolation"] else "",
         " ".join(str(port) for _setting, _address, port in wanted_ports(settings)),
         " ".join(commands),
         _NETWORK,
@@ -403,12 +398,12 @@ def _read_address(machine: Machine, parts: List[str]) -> None:
         machine.addresses.append(word.split("/")[0])
 
 
-def _read_wall(machine: Machine, parts: List[str]) -> None:
-    machine.wall = (machine.wall or []) + [part for part in parts if part]
+def _read_firewall(machine: Machine, parts: List[str]) -> None:
+    machine.firewall.read("firewall", "\t".join(parts))
 
 
-def _read_nowall(machine: Machine, parts: List[str]) -> None:
-    machine.wall_said = parts[0]
+def _read_nofirewall(machine: Machine, parts: List[str]) -> None:
+    machine.firewall.read("nofirewall", parts[0])
 
 
 _READERS: Dict[str, Callable[[Machine, List[str]], None]] = {
@@ -425,8 +420,8 @@ _READERS: Dict[str, Callable[[Machine, List[str]], None]] = {
     "listen": _read_listen,
     "holder": _read_holder,
     "address": _read_address,
-    "wall": _read_wall,
-    "nowall": _read_nowall,
+    "firewall": _read_firewall,
+    "nofirewall": _read_nofirewall,
 }
 
 

@@ -2,12 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The wall around previews and builds, as iptables rules. Pure.
+"""The firewall around previews and builds, as iptables rules. Pure.
 
 Two chains of ours are entered from the engine's and the host's:
 
 * ``DOCKER-USER`` → ``EPHEMERA-PREVIEW``: what containers send to other machines and containers;
 * ``INPUT`` → ``EPHEMERA-PREVIEW-HOST``: what they send to the host itself, on any address of its.
+
+Both tell the apps of a host apart by the interface that something comes in on: the bridges of an
+app's previews are named after it (:func:`interface`). So each app has exceptions of its own.
 
 A rule of ours refuses or returns, it never accepts: what the host's own rules refuse stays so.
 Rules are written exactly as ``iptables-save`` prints them, so that comparing needs no parser.
@@ -15,17 +18,26 @@ Rules are written exactly as ``iptables-save`` prints them, so that comparing ne
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import ipaddress
 import re
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-FORWARD = "EPHEMERA-PREVIEW"
-FORWARD_OUT = "EPHEMERA-PREVIEW-OUT"
-HOST = "EPHEMERA-PREVIEW-HOST"
-HOST_IN = "EPHEMERA-PREVIEW-HOST-IN"
-CHAINS = (FORWARD, FORWARD_OUT, HOST, HOST_IN)
+PREFIX = "EPHEMERA-"
+FORWARD = PREFIX + "PREVIEW"
+FORWARD_OUT = FORWARD + "-OUT"
+HOST = FORWARD + "-HOST"
+HOST_IN = HOST + "-IN"
 JUMPS = (("DOCKER-USER", FORWARD), ("INPUT", HOST))
 _ENTRIES = ["-A {0} -j {1}".format(*jump) for jump in JUMPS]
+
+GATEWAY = "ephemera-gw"
+"""The gateway's own interface, which is not closed."""
+BUILDS = "docker0"
+"""Where the engine itself runs the steps of builds, whichever app's."""
+BRIDGE = "epv"
+"""What the names of all bridges of previews start with."""
 
 CLOSED = {
     4: (
@@ -77,6 +89,14 @@ class Rules(NamedTuple):
     v6: List[str]
 
 
+def interface(app: str, network: str = "") -> str:
+    """The bridge of an app's network, within the 15 characters that Linux has for its name.
+
+    Without a network, what iptables knows all bridges of the app by.
+    """
+    return BRIDGE + _short(app, 5) + (_short(network, 7) if network else "+")
+
+
 def allowed(text: str) -> Allowed:
     """Read ``10.0.0.5``, ``10.0.0.0/24:5432`` or ``[fd00::1]:443``.
 
@@ -115,25 +135,18 @@ def resolvers(resolv_conf: str) -> List[str]:
     return found
 
 
-def rules(
-    subnets: Sequence[str],
-    allow: Sequence[str],
-    dns: Sequence[str],
-    gateway: Tuple[str, str],
-    bridges: Sequence[str],
-) -> Rules:
+def rules(apps: Mapping[str, Sequence[str]], dns: Sequence[str]) -> Rules:
     """Every rule of our chains.
 
-    :param subnets: those of the previews' networks.
-    :param allow: exceptions, as :func:`allowed` reads them.
+    :param apps: the exceptions of each app, as :func:`allowed` reads them.
     :param dns: addresses of name servers, reached on port 53 wherever they are.
-    :param gateway: the gateway's own interface, which is not closed, and its subnet.
-    :param bridges: interfaces whose containers are closed as previews are: those of builds.
     :raises FirewallRefused: an exception cannot be read.
     """
-    exceptions = [allowed(text) for text in allow]
-    exceptions += [Allowed(ipaddress.ip_network(address), 53) for address in dns]
-    return Rules(*(_family(version, subnets, exceptions, gateway, bridges) for version in (4, 6)))
+    read = {app: [allowed(text) for text in apps[app]] for app in sorted(apps)}
+    asked = [Allowed(ipaddress.ip_network(address), 53) for address in dns]
+    # Nobody can tell whose a step is that the engine runs: it reaches what every app allows.
+    shared = [one for one in next(iter(read.values()), []) if all(one in o for o in read.values())]
+    return Rules(*(_family(version, read, shared, asked) for version in (4, 6)))
 
 
 def script(wanted: Rules) -> str:
@@ -149,7 +162,7 @@ def script(wanted: Rules) -> str:
         lines.append("{0} -n -L DOCKER-USER >/dev/null 2>&1 || {0} -N DOCKER-USER".format(command))
         lines += [
             "{0}-restore --wait --noflush <<'RULES'".format(command),
-            *_table(family),
+            *_table(family, _names(family)),
             "RULES",
         ]
         lines += [
@@ -162,9 +175,8 @@ def script(wanted: Rules) -> str:
 def present(saved: str) -> List[str]:
     """Our rules, and the jumps to them, out of what ``iptables-save -t filter`` printed."""
     lines = [line.strip() for line in saved.splitlines()]
-    ours = tuple("-A {0} ".format(chain) for chain in CHAINS)
     return [jump for jump in _ENTRIES if jump in lines] + _by_chain(
-        line for line in lines if line.startswith(ours)
+        line for line in lines if line.startswith("-A " + PREFIX)
     )
 
 
@@ -173,78 +185,107 @@ def wanted(family: Sequence[str]) -> List[str]:
     return [*_ENTRIES, *_by_chain(family)]
 
 
+def gaps(saved: str, app: str, allow: Sequence[str], version: int = 4) -> List[str]:
+    """How what is in force differs from what one app needs; empty when it is isolated as wanted.
+
+    :param saved: what ``iptables-save -t filter`` printed, or all of it that is ours.
+    :raises FirewallRefused: an exception cannot be read.
+    """
+    have = {line.strip() for line in saved.splitlines()}
+    # Exceptions of builds and name servers depend on what an app does not know, and do not matter.
+    family = _family(version, {app: [allowed(text) for text in allow]}, (), ())
+    # Where the engine keeps its own rules elsewhere, nothing leads to ours.
+    entered = ["-A FORWARD -j DOCKER-USER"] if version == 4 else []
+    needed = [*entered, *_ENTRIES, *family]
+    own = tuple("-A {0} ".format(chain) for chain in _chains(app))
+    missing = [line for line in needed if line not in have]
+    return missing + sorted(h for h in have if h.startswith(own) and h not in family)
+
+
 def restore(family: Sequence[str], saved: str) -> str:
-    """The input of ``iptables-restore --noflush`` that puts these rules in force, all at once."""
-    have = present(saved)
-    chains = [line.split()[0][1:] for line in saved.splitlines() if line.startswith(":")]
-    missing = [jump for jump in JUMPS if "-A {0} -j {1}".format(*jump) not in have]
-    table = _table(family)
+    """The input of ``iptables-restore --noflush`` that puts these rules in force, all at once.
+
+    Without rules it removes every rule and chain of ours.
+    """
+    have = [line.strip() for line in saved.splitlines()]
+    chains = [line.split(None, 1)[0][1:] for line in have if line.startswith(":")]
+    kept = _names(family)
+    stale = [chain for chain in chains if chain.startswith(PREFIX) and chain not in kept]
+    missing = [jump for jump in JUMPS if kept and "-A {0} -j {1}".format(*jump) not in have]
     # Naming a chain empties it: the engine's is named only where the engine has not made it yet.
-    table[1:1] = [":{0} - [0:0]".format(j[0]) for j in missing if j[0] not in chains]
+    made = [jump[0] for jump in missing if jump[0] not in chains]
+    table = _table(family, [*made, *kept, *stale])
     table[-1:-1] = ["-I {0} 1 -j {1}".format(*jump) for jump in missing]
+    if not kept:
+        table[-1:-1] = ["-D" + line[2:] for line in have if line in _ENTRIES]
+    table[-1:-1] = ["-X " + chain for chain in stale]
     return "\n".join(table) + "\n"
 
 
-def removal(saved: str) -> str:
-    """The input of ``iptables-restore --noflush`` that removes every rule and chain of ours."""
-    chains = [line.split()[0][1:] for line in saved.splitlines() if line.startswith(":")]
-    mine = [chain for chain in CHAINS if chain in chains]
-    jumps = [line.strip() for line in saved.splitlines() if line.strip() in _ENTRIES]
-    return "\n".join(
-        ["*filter"]
-        + [":{0} - [0:0]".format(chain) for chain in mine]
-        + ["-D" + line[2:] for line in jumps]
-        + ["-X {0}".format(chain) for chain in mine]
-        + ["COMMIT", ""]
-    )
+def _short(text: str, length: int) -> str:
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return base64.b32encode(digest).decode("ascii").lower()[:length]
+
+
+def _chains(app: str) -> Tuple[str, str]:
+    """The chains of an app: what its previews send elsewhere, and to the host."""
+    name = PREFIX + (_short(app, 5) if app else "BUILDS")
+    return name, name + "-HOST"
+
+
+def _names(family: Iterable[str]) -> List[str]:
+    """The chains that these rules stand in, each once."""
+    return list(dict.fromkeys(line.split(None, 2)[1] for line in family))
 
 
 def _by_chain(lines: Iterable[str]) -> List[str]:
-    return sorted(lines, key=lambda line: CHAINS.index(line.split()[1]))
+    return sorted(lines, key=lambda line: line.split(None, 2)[1])
 
 
-def _table(family: Iterable[str]) -> List[str]:
-    return ["*filter", *(":{0} - [0:0]".format(chain) for chain in CHAINS), *family, "COMMIT"]
+def _table(family: Iterable[str], chains: Iterable[str]) -> List[str]:
+    return ["*filter", *(":{0} - [0:0]".format(chain) for chain in chains), *family, "COMMIT"]
 
 
 def _family(
     version: int,
-    subnets: Sequence[str],
-    exceptions: Sequence[Allowed],
-    gateway: Tuple[str, str],
-    bridges: Sequence[str],
+    apps: Mapping[str, Sequence[Allowed]],
+    builds: Sequence[Allowed],
+    dns: Sequence[Allowed],
 ) -> List[str]:
-    interface, gateway_subnet = gateway
-    mine = [s for s in subnets if ipaddress.ip_network(s).version == version]
-    own = [gateway_subnet] if ipaddress.ip_network(gateway_subnet).version == version else []
-    known = [
-        "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
-        "-i {0} -j RETURN".format(interface),
-    ]
     reject = "-j REJECT --reject-with " + _REJECT[version]
-    excepted = [
+    known = ["-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"]
+    asked = _exceptions(version, dns)
+    chains: Dict[str, List[str]] = {FORWARD: list(known), HOST: list(known)}
+    for app, allow in [*apps.items(), ("", builds)]:
+        forward, host = _chains(app)
+        name = interface(app) if app else BUILDS
+        # What others run beside the engine's builds talks among itself as the engine lets it.
+        elsewhere = "" if app else " ! -o " + BUILDS
+        chains[FORWARD].append("-i {0}{1} -j {2}".format(name, elsewhere, forward))
+        chains[HOST].append("-i {0} -j {1}".format(name, host))
+        excepted = _exceptions(version, allow)
+        chains[forward] = [*excepted, "-j " + FORWARD_OUT]
+        chains[host] = [*excepted, "-j " + HOST_IN]
+    chains[FORWARD_OUT] = [
+        *asked,
+        "-o {0} {1}".format(GATEWAY, reject),
+        # Within a network all is open, and the engine itself keeps networks apart.
+        "-o {0}+ -j RETURN".format(BRIDGE),
+        *("-d {0} {1}".format(subnet, reject) for subnet in CLOSED[version]),
+    ]
+    # Without neighbour discovery IPv6 does not get as far as the internet.
+    discovery = ["-p ipv6-icmp -j RETURN"] if version == 6 else []
+    chains[HOST_IN] = [*asked, *discovery, reject]
+    return ["-A {0} {1}".format(chain, rule) for chain, body in chains.items() for rule in body]
+
+
+def _exceptions(version: int, allow: Sequence[Allowed]) -> List[str]:
+    return [
         rule
-        for one in dict.fromkeys(exceptions)
+        for one in dict.fromkeys(allow)
         if one.network.version == version
         for rule in _exception(one)
     ]
-    bodies: Dict[str, List[str]] = {
-        FORWARD: known
-        + ["-s {0} -j {1}".format(s, FORWARD_OUT) for s in mine]
-        # Its containers among themselves are the engine's business, not ours.
-        + ["-i {0} ! -o {0} -j {1}".format(b, FORWARD_OUT) for b in bridges],
-        FORWARD_OUT: excepted
-        + ["-d {0} {1}".format(s, reject) for s in own]
-        # Within a network all is open, and the engine itself keeps networks apart.
-        + ["-d {0} -j RETURN".format(s) for s in mine]
-        + ["-d {0} {1}".format(s, reject) for s in CLOSED[version]],
-        HOST: known
-        + ["-s {0} -j {1}".format(s, HOST_IN) for s in mine]
-        + ["-i {0} -j {1}".format(b, HOST_IN) for b in bridges],
-        # Without neighbour discovery IPv6 does not get as far as the internet.
-        HOST_IN: excepted + (["-p ipv6-icmp -j RETURN"] if version == 6 else []) + [reject],
-    }
-    return ["-A {0} {1}".format(chain, rule) for chain in CHAINS for rule in bodies[chain]]
 
 
 def _exception(one: Allowed) -> List[str]:

@@ -147,7 +147,7 @@ def names(
     slug = app_slug(app)
     name = f"{slug}-pr-{number}"
     database = name.replace("-", "_")
-    base = _domain(domain, ip)
+    base = base_domain(domain, ip)
     shared = domain_shared or not domain
     label = _host_label(host_format or HOST_FORMAT, slug, number, shared)
     if base.endswith(_DASHED_DOMAINS) and _DASHED_ADDRESS.search(label):
@@ -362,7 +362,8 @@ def _digest(text: str, length: int) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
 
 
-def _domain(domain: Optional[str], ip: Optional[str]) -> str:
+def base_domain(domain: Optional[str], ip: Optional[str]) -> str:
+    """What every preview's host is right below; raises NameRefused."""
     if domain:
         return _checked_domain(domain)
     if not ip:

@@ -179,9 +179,11 @@ def drift(preview: Mapping[str, Any], now: int, max_age: int = 0) -> str:
     if lease and lease.kind == "down":
         return "a down has begun to remove it"
     tagged = {image["ref"]: image["id"] for image in seen["images"]}
+    edge = preview["name"] + "_edge"
+    summary = state.get("wanted", {}).get("services", {})
     running = [c for c in seen["containers"] if not c["oneoff"]]
     for service, wanted in sorted(state.get("services", {}).items()):
-        ours = wanted["image"].startswith(_docker.IMAGE_PREFIX + "/")
+        ours = wanted["image"].startswith(_names.IMAGES + "/")
         if ours and tagged.get(wanted["image"]) != wanted["image_id"]:
             return "{0}: its image is gone or another".format(service)
         mine = [c for c in running if c["service"] == service]
@@ -195,6 +197,8 @@ def drift(preview: Mapping[str, Any], now: int, max_age: int = 0) -> str:
                     return "{0} has not completed".format(service)
             elif container["state"] != "running" or container["health"] == "unhealthy":
                 return "{0} is {1}".format(service, container["health"] or container["state"])
+            if summary.get(service, {}).get("url") and edge not in container["networks"]:
+                return "{0} is not attached to the gateway's network".format(service)
     held = {v["name"] for v in seen["volumes"]}
     lost = sorted(set(state.get("volumes", [])) - held)
     if lost:
@@ -204,7 +208,7 @@ def drift(preview: Mapping[str, Any], now: int, max_age: int = 0) -> str:
     gateway = preview["gateway"]
     if gateway is None or gateway["state"] != "running":
         return "the gateway does not run"
-    if preview["name"] + "_edge" not in gateway["networks"]:
+    if edge not in gateway["networks"]:
         return "the gateway is not attached"
     seeded = state.get("seeded", {})
     if seeded != seed_mark(seen, list(seeded)):
@@ -546,6 +550,7 @@ def complete(
     )
     preview["notes"] = notes
     preview["subnets"] = _subnets(preview, settings, taken)
+    preview["edge"] = _project.edge(preview)
     preview["wanted"] = _summary(preview)
     secrets = secret_values(preview, settings)
     _refuse_secrets_in_arguments(planned, secrets)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 from typing import Any, Dict, List, Mapping, Tuple
 
+from ansible_collections.ephemera.preview.plugins.module_utils import _firewall
 from ansible_collections.ephemera.preview.plugins.module_utils._interpolate import escape
 from ansible_collections.ephemera.preview.plugins.module_utils._names import PREFIX
 
@@ -156,16 +157,12 @@ def _service(
     own = {k: v for k, v in (service.get("environment") or {}).items() if v is not None}
     if not planned["data"]:
         own = dict(observability(preview, planned["name"], settings), **own)
-    networks: Dict[str, Any] = {"default": None}
-    if planned["expose"]:
-        networks["edge"] = {"aliases": [planned["expose"]["alias"]]}
     limits = planned["resources"]
     rendered = {
         "image": planned["image"],
         "pull_policy": "missing" if planned["source"] == "pull" else "never",
         "environment": escape(own),
         "labels": dict(preview["labels"], **{PREFIX + "service": planned["name"]}),
-        "networks": networks,
         "security_opt": ["no-new-privileges:true"],
         "logging": {
             "driver": settings["preview_log_driver"],
@@ -191,19 +188,41 @@ def _service(
         },
     }
     rendered.update({k: escape(service[k]) for k in _KEPT if service.get(k) is not None})
-    # The wall around previews matches source addresses: nobody may forge one.
+    # Nobody answers in another's name on a network, or sends in it.
     rendered["cap_drop"] = sorted({*(rendered.get("cap_drop") or []), "NET_RAW"})
     return {k: v for k, v in rendered.items() if v not in ({}, [], None)}
 
 
-def _network(preview: Mapping[str, Any], key: str, internal: bool) -> Dict[str, Any]:
+def _network(preview: Mapping[str, Any]) -> Dict[str, Any]:
+    name = preview["name"] + "_default"
     return {
-        "name": "{0}_{1}".format(preview["name"], key),
+        "name": name,
         "driver": "bridge",
-        "internal": internal,
+        # What the firewall knows an app's previews by.
+        "driver_opts": {
+            "com.docker.network.bridge.name": _firewall.interface(preview["app"], name)
+        },
         "enable_ipv6": False,
         "labels": preview["labels"],
-        "ipam": {"config": [{"subnet": preview["subnets"][key]}]},
+        "ipam": {"config": [{"subnet": preview["subnets"]["default"]}]},
+    }
+
+
+def edge(preview: Mapping[str, Any]) -> Dict[str, Any]:
+    """The network on which the gateway reaches what is exposed. It is not the project's: Compose
+    would give the names of services there too, and the gateway would find what an author named
+    like something that it looks for."""
+    name = preview["name"] + "_edge"
+    return {
+        "name": name,
+        "subnet": preview["subnets"]["edge"],
+        "bridge": _firewall.interface(preview["app"], name),
+        "labels": preview["labels"],
+        "aliases": {
+            service["name"]: service["expose"]["alias"]
+            for service in preview["services"]
+            if service["expose"]
+        },
     }
 
 
@@ -230,8 +249,7 @@ def render(
             for planned in preview["services"]
         },
         "networks": {
-            "default": _network(preview, "default", internal=False),
-            "edge": _network(preview, "edge", internal=True),
+            "default": _network(preview),
         },
         "configs": _files(preview, definition.get("configs") or {}),
         "secrets": _files(preview, definition.get("secrets") or {}),

@@ -20,10 +20,9 @@ import hmac
 import ipaddress
 import json
 import re
-from typing import Any, Dict, Iterable, List, Mapping, Sequence, Set
+from typing import Any, Dict, List, Mapping, Sequence, Set
 
-BUILDING = "building"
-"""The gateway's middleware that answers for a preview which is not there yet."""
+from ansible_collections.ephemera.preview.plugins.module_utils import _firewall
 
 NETWORK_PREFIX = 26
 
@@ -78,13 +77,6 @@ def route(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Dict[str, 
     return _configuration(routers, middlewares, services)
 
 
-def building(name: str, hosts: Iterable[str]) -> Dict[str, Any]:
-    """The route of a preview that is being built: its hosts answer 503 with a page saying so."""
-    key = _checked("preview", name, _NAME)
-    rule = " || ".join(_host_rule(host) for host in hosts)
-    return _configuration({key: _router(rule, "noop@internal", [BUILDING])}, {}, {})
-
-
 def hosts(configuration: Mapping[str, Any]) -> Set[str]:
     """The hosts that a route takes."""
     routers = (configuration.get("http") or {}).get("routers") or {}
@@ -108,17 +100,25 @@ def serialise(configuration: Mapping[str, Any]) -> str:
     return text
 
 
-def gateway_network(subnets: Sequence[str]) -> Dict[str, str]:
+def gateway_network(subnets: Sequence[str], existing: str = "") -> Dict[str, str]:
     """The gateway's own network: the first /26 of the first IPv4 subnet.
 
-    :returns: ``subnet``, ``host`` (the engine's host on it) and ``address`` (the gateway's).
+    :param existing: its subnet where there is one already. It stays where it is, so that apps with
+        other subnets share the gateway, and as a preview's networks do.
+    :returns: ``subnet``, ``host`` (the engine's host on it), ``address`` (the gateway's) and
+        ``interface``, its bridge.
     :raises RouteRefused: no subnet has room for it.
     """
-    for text in subnets:
+    for text in [existing] if existing else subnets:
         whole = ipaddress.ip_network(text)
         if whole.version == 4 and whole.prefixlen <= NETWORK_PREFIX:
             subnet = ipaddress.ip_network((int(whole.network_address), NETWORK_PREFIX))
-            return {"subnet": str(subnet), "host": str(subnet[1]), "address": str(subnet[2])}
+            return {
+                "subnet": str(subnet),
+                "host": str(subnet[1]),
+                "address": str(subnet[2]),
+                "interface": _firewall.GATEWAY,
+            }
     raise RouteRefused(
         "preview_docker_subnets ({0}) holds no IPv4 subnet of /{1} or larger, as the gateway's "
         "network needs.".format(", ".join(subnets), NETWORK_PREFIX)

@@ -11,8 +11,10 @@ module: firewall
 short_description: Close a Docker host and its neighbours to previews
 version_added: "0.1.0"
 description:
-  - Puts iptables rules in force that keep containers of previews, and builds, from the host's own
-    addresses, from metadata services and from private networks. The internet stays open.
+  - Puts iptables rules in force that keep containers of an app's previews, and builds, from the
+    host's own addresses, from metadata services and from private networks. The internet stays open.
+  - Apps that share a host have exceptions of their own. Builds that the engine itself runs reach
+    what the exceptions of all apps have in common.
   - The rules stand in chains of their own and only ever refuse. They are replaced as a whole.
 author: ephemera.preview contributors (@ephemera-preview)
 extends_documentation_fragment:
@@ -32,32 +34,20 @@ options:
     type: str
     choices: [present, absent]
     default: present
-  subnets:
-    description: The subnets that networks of previews are taken from.
-    type: list
-    elements: str
-    default: []
+  app:
+    description: The app whose previews they are. V(absent) without one removes those of all apps.
+    type: str
   allow:
     description:
-      - Addresses and networks that previews may reach all the same, each with or without a port,
-        for example V(10.0.0.5), V(10.0.0.0/24:5432) or V([fd00::1]:443).
+      - Addresses and networks that its previews may reach all the same, each with or without a
+        port, for example V(10.0.0.5), V(10.0.0.0/24:5432) or V([fd00::1]:443).
     type: list
     elements: str
     default: []
-  gateway_interface:
-    description: The gateway's own interface on the host, which is not closed.
-    type: str
-    default: ephemera-gw
-  gateway_subnet:
-    description: The gateway's own subnet, into which previews get no way.
-    type: str
-  bridges:
-    description: Interfaces whose containers are closed as those of previews are.
-    type: list
-    elements: str
-    default: []
-  path:
-    description: Where to keep the rules as a script that puts them in force after a restart.
+  folder:
+    description:
+      - Where to keep what is known of each app, C(firewall.json), and the rules as a script that
+        puts them in force after a restart, C(firewall.sh).
     type: path
     required: true
 seealso:
@@ -66,16 +56,20 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Close the host to previews, but not its database
+- name: Close the host to previews of the shop, but not its database
   ephemera.preview.firewall:
-    subnets: [10.213.0.0/16]
-    gateway_subnet: 10.213.0.0/26
+    app: shop
     allow: ["10.0.0.5:5432"]
-    bridges: [docker0]
-    path: /var/lib/ephemera-preview/gateway/firewall.sh
+    folder: /var/lib/ephemera-preview/gateway
 """
 
 RETURN = r"""
+apps:
+  description: The apps that rules are in force for now.
+  returned: success
+  type: list
+  elements: str
+  sample: [shop]
 systemd:
   description: Whether the host runs systemd, which can run the script after a restart.
   returned: success
@@ -83,6 +77,7 @@ systemd:
   sample: true
 """
 
+import json
 import os
 import tempfile
 from typing import Any, Dict, List
@@ -117,27 +112,49 @@ class Firewall:
 
     def run(self) -> Dict[str, Any]:
         present = self.params["state"] == "present"
-        if not present and (os.geteuid() or not self.module.get_bin_path("iptables")):
+        apps = self.apps()
+        if not present and not apps and not self.usable():
             # Who may not look has put nothing in force either.
-            return self.result({}, {}, self.file(""))
+            return self.result(apps, {}, {}, False)
         self.require()
-        wanted = self.wanted()
-        families = {"iptables": wanted.v4, "ip6tables": wanted.v6}
+        if present:
+            apps[self.params["app"]] = sorted(self.params["allow"])
+        elif self.params["app"]:
+            apps.pop(self.params["app"], None)
+        else:
+            apps = {}
+        wanted = self.wanted(apps)
         before, after = {}, {}
-        for command in self.commands:
+        for command, family in zip(self.commands, wanted):
             saved = self.call([command + "-save", "-t", "filter"])
             before[command] = _firewall.present(saved)
-            after[command] = _firewall.wanted(families[command]) if present else []
-            if before[command] == after[command] or self.module.check_mode:
-                continue
-            self.call(
-                [command + "-restore", "--wait", "--noflush"],
-                _firewall.restore(families[command], saved)
-                if present
-                else _firewall.removal(saved),
+            after[command] = _firewall.wanted(family) if apps else []
+            if before[command] != after[command] and not self.module.check_mode:
+                self.call(
+                    [command + "-restore", "--wait", "--noflush"], _firewall.restore(family, saved)
+                )
+        known = json.dumps(apps, indent=2, sort_keys=True) + "\n"
+        changed = self.file("firewall.json", known if apps else "")
+        changed = self.file("firewall.sh", _firewall.script(wanted) if apps else "") or changed
+        return self.result(apps, before, after, changed)
+
+    def apps(self) -> Dict[str, List[str]]:
+        """The exceptions of each app that the host is closed to."""
+        path = os.path.join(self.params["folder"], "firewall.json")
+        try:
+            with open(path, encoding="utf-8") as file:
+                return {str(app): list(map(str, allow)) for app, allow in json.load(file).items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, AttributeError, TypeError) as error:
+            self.module.fail_json(
+                msg="{0} cannot be read ({1}). Remove it, and run the playbook "
+                "ephemera.preview.gateway for every app of this host.".format(path, error)
             )
-        changed = self.file(_firewall.script(wanted) if present else "")
-        return self.result(before, after, changed)
+            raise
+
+    def usable(self) -> bool:
+        return not os.geteuid() and bool(self.module.get_bin_path("iptables"))
 
     def require(self) -> None:
         instead = (
@@ -155,17 +172,11 @@ class Firewall:
                 "host. Install it (apt-get install iptables)." + instead
             )
 
-    def wanted(self) -> _firewall.Rules:
-        if self.params["state"] == "absent":
+    def wanted(self, apps: Dict[str, List[str]]) -> _firewall.Rules:
+        if not apps:
             return _firewall.Rules([], [])
         try:
-            return _firewall.rules(
-                self.params["subnets"],
-                self.params["allow"],
-                name_servers(),
-                (self.params["gateway_interface"], self.params["gateway_subnet"]),
-                self.params["bridges"],
-            )
+            return _firewall.rules(apps, name_servers())
         except ValueError as error:
             self.module.fail_json(msg=str(error))
             raise
@@ -176,9 +187,9 @@ class Firewall:
             self.module.fail_json(msg="{0}: {1}".format(" ".join(argv), (err or out).strip()))
         return str(out)
 
-    def file(self, text: str) -> bool:
-        """Write the script, or remove it where there is no text. True when that is a change."""
-        path = self.params["path"]
+    def file(self, name: str, text: str) -> bool:
+        """Write a file, or remove it where there is no text. True when that is a change."""
+        path = os.path.join(self.params["folder"], name)
         try:
             with open(path, encoding="utf-8") as file:
                 if file.read() == text:
@@ -198,7 +209,11 @@ class Firewall:
         return True
 
     def result(
-        self, before: Dict[str, List[str]], after: Dict[str, List[str]], changed: bool
+        self,
+        apps: Dict[str, List[str]],
+        before: Dict[str, List[str]],
+        after: Dict[str, List[str]],
+        changed: bool,
     ) -> Dict[str, Any]:
         def shown(families: Dict[str, List[str]]) -> str:
             return "".join(
@@ -209,6 +224,7 @@ class Firewall:
 
         return {
             "changed": changed or before != after,
+            "apps": sorted(apps),
             "systemd": os.path.isdir("/run/systemd/system"),
             "diff": {"before": shown(before), "after": shown(after)},
         }
@@ -218,14 +234,11 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "subnets": {"type": "list", "elements": "str", "default": []},
+            "app": {"type": "str"},
             "allow": {"type": "list", "elements": "str", "default": []},
-            "gateway_interface": {"type": "str", "default": "ephemera-gw"},
-            "gateway_subnet": {"type": "str"},
-            "bridges": {"type": "list", "elements": "str", "default": []},
-            "path": {"type": "path", "required": True},
+            "folder": {"type": "path", "required": True},
         },
-        required_if=[("state", "present", ["subnets", "gateway_subnet"])],
+        required_if=[("state", "present", ["app"])],
         supports_check_mode=True,
     )
     module.exit_json(**Firewall(module).run())

@@ -11,9 +11,10 @@ module: route
 short_description: Lead the gateway of a Docker host to a preview
 version_added: "0.1.0"
 description:
-  - Writes one file of routes, or removes it. The gateway sees the whole new file or the whole old
-    one, never a part.
-  - Attaches the gateway to the preview's edge network, or detaches it.
+  - Makes the preview's edge network, and attaches the gateway and the containers of exposed
+    services to it. There they have the name that the route asks for, and none of their author's.
+  - Writes one file of routes. The gateway sees the whole new file or the whole old one, never a
+    part.
 author: ephemera.preview contributors (@ephemera-preview)
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
@@ -27,24 +28,42 @@ attributes:
     platforms: posix
 options:
   name:
-    description: The preview's name, which is the file's.
+    description: The preview's name, which is the file's and its Compose project's.
     type: str
     required: true
-  state:
-    description: Whether the preview is to be reached.
-    type: str
-    choices: [present, absent]
-    default: present
   content:
-    description: The routes, as Traefik's dynamic configuration. Required to write a file.
+    description: The routes, as Traefik's dynamic configuration.
     type: dict
+    required: true
   directory:
     description: The folder that the gateway watches.
     type: path
     required: true
-  network:
-    description: The network to attach the gateway to, and to detach it from. None by default.
-    type: str
+  edge:
+    description:
+      - The preview's edge network. Without it only the file is written.
+    type: dict
+    suboptions:
+      name:
+        description: Its name.
+        type: str
+        required: true
+      subnet:
+        description: Its subnet.
+        type: str
+        required: true
+      bridge:
+        description: Its interface on the host.
+        type: str
+        required: true
+      labels:
+        description: Its labels.
+        type: dict
+        default: {}
+      aliases:
+        description: The name of each exposed service on it.
+        type: dict
+        default: {}
   gateway:
     description: The gateway's container.
     type: str
@@ -55,16 +74,14 @@ EXAMPLES = r"""
 - name: Lead to the preview
   ephemera.preview.route:
     name: shop-pr-42
-    content: "{{ preview.route }}"
-    directory: "{{ preview.state_dir }}/gateway/routes"
-    network: shop-pr-42_edge
-
-- name: Lead to it no more
-  ephemera.preview.route:
-    name: shop-pr-42
-    state: absent
-    directory: "{{ preview.state_dir }}/gateway/routes"
-    network: shop-pr-42_edge
+    content: "{{ lookup('ansible.builtin.file', preview.route_file) | from_json }}"
+    directory: /var/lib/ephemera-preview/gateway/routes
+    edge:
+      name: shop-pr-42_edge
+      subnet: 10.213.7.64/26
+      bridge: epvq2zt5m6n4rsa
+      aliases:
+        web: web.shop-pr-42.preview.internal
 """
 
 RETURN = r"""
@@ -74,7 +91,7 @@ path:
   type: str
   sample: /var/lib/ephemera-preview/gateway/routes/shop-pr-42.yaml
 sha256:
-  description: The digest of its content, or nothing where there is none.
+  description: The digest of its content.
   returned: success
   type: str
   sample: 5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9
@@ -84,7 +101,7 @@ import hashlib
 import json
 import os
 import re
-from typing import Any, Dict
+from typing import Any, Dict, List, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ephemera.preview.plugins.module_utils import _route
@@ -92,6 +109,19 @@ from ansible_collections.ephemera.preview.plugins.module_utils import _route
 # Traefik reads .yaml, and ignores .json; what is being written ends in neither.
 SUFFIX = ".yaml"
 SECRETS = frozenset({"users", "certFile", "keyFile"})
+LISTED = "\t".join(
+    ("{{.ID}}", "{{.Names}}", "{{.Networks}}")
+    + tuple('{{.Label "com.docker.compose.%s"}}' % key for key in ("project", "service", "oneoff"))
+)
+
+
+class Container(NamedTuple):
+    id: str
+    name: str
+    networks: List[str]
+    project: str
+    service: str
+    oneoff: bool
 
 
 class Route:
@@ -104,26 +134,22 @@ class Route:
         self.path = os.path.join(self.directory, self.name + SUFFIX)
 
     def run(self) -> Dict[str, Any]:
-        present = self.module.params["state"] == "present"
-        content = self.module.params["content"] if present else None
+        content = self.module.params["content"]
         try:
-            after = _route.serialise(content) if content is not None else ""
+            after = _route.serialise(content)
         except ValueError as error:
             self.module.fail_json(msg=str(error))
         before = self.read(self.path)
-        if content is not None:
-            self.refuse_taken(_route.hosts(content))
-        # Attached before it leads there, and led elsewhere before it is detached.
-        changed = self.attach() if present else False
+        self.refuse_taken(_route.hosts(content))
+        # Attached before it leads there.
+        changed = bool(self.module.params["edge"]) and self.attach(self.module.params["edge"])
         if before != after:
             changed = True
             self.write(after)
-        if not present:
-            changed = self.detach() or changed
         return {
             "changed": changed,
             "path": self.path,
-            "sha256": hashlib.sha256(after.encode()).hexdigest() if after else "",
+            "sha256": hashlib.sha256(after.encode()).hexdigest(),
             "diff": {
                 "before_header": self.path,
                 "after_header": self.path,
@@ -168,9 +194,6 @@ class Route:
     def write(self, text: str) -> None:
         if self.module.check_mode:
             return
-        if not text:
-            os.unlink(self.path)
-            return
         draft = os.path.join(self.directory, ".{0}.draft".format(self.name))
         try:
             with open(draft, "w", encoding="utf-8") as file:
@@ -185,52 +208,47 @@ class Route:
             )
         os.rename(draft, self.path)
 
-    def attach(self) -> bool:
-        network = self.module.params["network"]
-        if not network or network in self.attached():
-            return False
-        if not self.module.check_mode:
-            self.docker("network", "connect", network, self.module.params["gateway"])
-        return True
-
-    def detach(self) -> bool:
-        network = self.module.params["network"]
-        if not network or network not in self.attached(must_run=False):
-            return False
-        if not self.module.check_mode:
-            self.docker("network", "disconnect", "--force", network, self.module.params["gateway"])
-        return True
-
-    def attached(self, must_run: bool = True) -> Dict[str, Any]:
-        """The networks that the gateway is attached to."""
-        gateway = self.module.params["gateway"]
-        argv = [
-            "docker",
-            "container",
-            "inspect",
-            "-f",
-            "{{json .NetworkSettings.Networks}}",
-            gateway,
-        ]
-        rc, out, err = self.module.run_command(argv)
-        if rc == 0:
-            return dict(json.loads(out))
-        if "no such container" not in err.lower():
-            self.module.fail_json(
-                msg="docker container inspect {0}: {1}".format(gateway, err.strip())
+    def attach(self, edge: Dict[str, Any]) -> bool:
+        """Make the network, and attach who belongs there. True when that is a change."""
+        containers = [
+            Container(ident, name, networks.split(","), project, service, oneoff == "True")
+            for ident, name, networks, project, service, oneoff in (
+                line.split("\t")
+                for line in self.docker(
+                    "ps", "--all", "--no-trunc", "--format", LISTED
+                ).splitlines()
             )
-        if must_run and not self.module.check_mode:
+        ]
+        gateway = [c for c in containers if c.name == self.module.params["gateway"]]
+        if not gateway and not self.module.check_mode:
             self.module.fail_json(
                 msg="No gateway runs on this host. Run the playbook ephemera.preview.gateway."
             )
-        return {}
+        exposed = [
+            c
+            for c in containers
+            if c.project == self.name and not c.oneoff and c.service in edge["aliases"]
+        ]
+        missing = [c for c in gateway + exposed if edge["name"] not in c.networks]
+        there = self.docker("network", "ls", "--format", "{{.Name}}").splitlines()
+        made = edge["name"] not in there
+        if made and not self.module.check_mode:
+            bridge = "com.docker.network.bridge.name=" + edge["bridge"]
+            labels = ["--label={0}={1}".format(*label) for label in sorted(edge["labels"].items())]
+            options = ["--driver=bridge", "--internal", "--opt", bridge, *labels]
+            self.docker("network", "create", *options, "--subnet", edge["subnet"], edge["name"])
+        for container in missing if not self.module.check_mode else []:
+            named = ["--alias", edge["aliases"][container.service]] if container in exposed else []
+            self.docker("network", "connect", *named, edge["name"], container.id)
+        return made or bool(missing)
 
-    def docker(self, *arguments: str) -> None:
+    def docker(self, *arguments: str) -> str:
         rc, out, err = self.module.run_command(["docker", *arguments])
         if rc:
             self.module.fail_json(
                 msg="docker {0}: {1}".format(" ".join(arguments), (err or out).strip())
             )
+        return str(out)
 
 
 def shown(text: str) -> str:
@@ -253,13 +271,20 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "content": {"type": "dict"},
+            "content": {"type": "dict", "required": True},
             "directory": {"type": "path", "required": True},
-            "network": {"type": "str"},
+            "edge": {
+                "type": "dict",
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "subnet": {"type": "str", "required": True},
+                    "bridge": {"type": "str", "required": True},
+                    "labels": {"type": "dict", "default": {}},
+                    "aliases": {"type": "dict", "default": {}},
+                },
+            },
             "gateway": {"type": "str", "default": "ephemera-preview-gateway"},
         },
-        required_if=[("state", "present", ["content"])],
         supports_check_mode=True,
     )
     module.exit_json(**Route(module).run())

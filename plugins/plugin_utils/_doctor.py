@@ -71,7 +71,7 @@ def refuse_early(
     :raises AnsibleActionFail: there is something.
     """
     app = _app(settings, task_vars)
-    found = _doctor.glance(seen, app, _where(action, task_vars))
+    found = _doctor.glance(seen, app, _where(action, task_vars), settings)
     if found:
         raise AnsibleActionFail(_doctor.refusal(app, found))
 

@@ -177,7 +177,7 @@ def test_what_a_compose_file_says_comes_true(rich: Platform) -> None:
     assert sorted(log[2:]) == [f"after_deploy {urls['api']}", "prepared"]
 
 
-def test_a_container_is_bounded_and_reaches_no_door(rich: Platform) -> None:
+def test_a_container_is_bounded_and_publishes_nothing(rich: Platform) -> None:
     name = rich.name(1)
     for container in ("web-1", "api-2", "scheduler-1", "prepare-1", "cache-1"):
         seen = inspect(rich, container)
@@ -213,6 +213,10 @@ def test_the_gateway_sees_only_our_names_of_exposed_services(rich: Platform) -> 
     route = json.loads((rich.state / "gateway" / "routes" / f"{name}.yaml").read_text())
     led_to = set(re.findall(r"http://([^:\"]+):", json.dumps(route["http"]["services"])))
     assert led_to == {f"{s}.{name}.preview.internal" for s in ("web", "api")}
+    # Nor does it find by name what an author named: that might be what it looks for elsewhere.
+    for asked in (*led_to, "web", "api", "cache"):
+        found = docker("exec", GATEWAY, "getent", "hosts", asked, check=False)
+        assert bool(found) == (asked in led_to), asked
     for host in (*led_to, "cache", "scheduler", f"{name}-cache-1"):
         found = docker("exec", GATEWAY, "getent", "hosts", host, check=False)
         assert bool(found) == (host in led_to), host

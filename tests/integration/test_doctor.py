@@ -172,7 +172,7 @@ def test_a_healthy_machine_has_no_problem_and_nothing_changes(platform: Platform
     assert f"listens on port {platform.port}" in report["gateway"]
     assert f":{platform.port}/ is answered by the gateway" in report["door"]
     assert str(platform.repository.path) in report["repository"]
-    assert "preview_isolation is off" in report["wall"]
+    assert "preview_isolation is off" in report["firewall"]
     assert {"compose", "buildx", "python", "commands", "git", "clock", "dns"} <= report.ids
 
 
@@ -221,7 +221,7 @@ def test_an_engine_that_does_not_answer(alone: Platform, tmp_path: Path) -> None
     report = ask(alone, env={"DOCKER_HOST": f"unix://{tmp_path}/nobody.sock"})
     assert f"unix://{tmp_path}/nobody.sock" in report["engine.silent"]
     assert report["compose"].startswith("Compose 2")
-    assert not {"gateway.absent", "subnets", "wall.open"} & report.ids
+    assert not {"gateway.absent", "subnets", "firewall.gaps"} & report.ids
 
 
 @root
@@ -326,9 +326,9 @@ def test_something_else_at_the_gateways_door(platform: Platform) -> None:
 
 
 @root
-def test_a_wall_that_is_missing(platform: Platform) -> None:
+def test_a_firewall_that_is_missing(platform: Platform) -> None:
     report = ask(platform, preview_isolation=True)
-    assert "ansible-playbook ephemera.preview.gateway" in report["wall.open"]
+    assert "ansible-playbook ephemera.preview.gateway" in report["firewall.gaps"]
     without_root = {
         "ansible_become": True,
         "ansible_become_method": "su",
@@ -337,7 +337,7 @@ def test_a_wall_that_is_missing(platform: Platform) -> None:
         "ansible_python_interpreter": "/usr/bin/python3",
     }
     # Nobody may not ask the engine either, so that nothing is claimed of its rules.
-    assert "wall.open" not in ask(platform, preview_isolation=True, **without_root).ids
+    assert "firewall.gaps" not in ask(platform, preview_isolation=True, **without_root).ids
 
 
 # -- names and certificates -----------------------------------------------------------------------
@@ -414,30 +414,31 @@ def test_certificates_that_do_not_do(alone: Platform, tmp_path: Path) -> None:
 
 
 @root
-def test_a_gateway_with_a_certificate_and_a_wall(platform: Platform, tmp_path: Path) -> None:
+def test_a_gateway_with_a_certificate_and_a_firewall(platform: Platform, tmp_path: Path) -> None:
     """A renewed file is of no use before the gateway has it."""
     old = certificate(tmp_path, "old", 5, f"*.{DOMAIN}")
     new = certificate(tmp_path, "new", 90, f"*.{DOMAIN}")
     wanted = {"preview_gateway_https_port": free_port(), "preview_isolation": True}
-    more = ["10.213.0.0/16", "10.199.0.0/16"]
     try:
         platform.play("gateway", **given(old), **wanted).ok()
         reports = ask_all(
             platform,
             {
-                "strict": given(old) | wanted | {"preview_docker_subnets": more},
-                "renewed": given(new) | wanted | {"preview_ca_file": old[0]},
+                "strict": given(old) | wanted,
+                "renewed": given(new)
+                | wanted
+                | {"preview_ca_file": old[0], "preview_app": platform.app},
             },
         )
     finally:
         platform.play("gateway").ok()
     assert "is answered by the gateway" in reports["strict"]["door"]
     assert "self-signed certificate" in reports["strict"]["certificate.untrusted"]
-    assert "do not know 10.199.0.0/16" in reports["strict"]["wall.gaps"]
+    assert "does not keep previews of strict from" in reports["strict"]["firewall.gaps"]
     assert reports["renewed"].problems == set(), reports["renewed"].out
     assert f"{new[0]} for *.{DOMAIN} is good" in reports["renewed"]["certificate"]
-    assert "served at renewed-pr-" in reports["renewed"]["certificate.expiring"]
-    assert "keep previews from the networks around it" in reports["renewed"]["wall"]
+    assert f"served at {platform.app}-pr-" in reports["renewed"]["certificate.expiring"]
+    assert "keep previews from the networks around it" in reports["renewed"]["firewall"]
 
 
 # -- registries and the repository ----------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The gateway and the wall, tried from outside and from inside real containers."""
+"""The gateway and the firewall, tried from outside and from inside real containers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ephemera.preview.plugins.module_utils import _route
+from ansible_collections.ephemera.preview.plugins.module_utils import _firewall, _route
 from conftest import Platform, Played, docker, free_port, holdings
 from packages import needed
 
 GATEWAY = "ephemera-preview-gateway"
 IMAGE = "python:3.13-slim"
 DOMAIN = "example.test"
+IPV6 = Path("/proc/net/if_inet6").exists()
 PEBBLE = "github.com/letsencrypt/pebble/v2/cmd/{0}@v2.10.1"
 
 # Answers with the request's headers, so that a test sees what an app sees.
@@ -74,21 +75,34 @@ class Preview:
     name: str
     octet: int
     host: str = ""
+    app: str = "app"
 
     def __post_init__(self) -> None:
         self.host = self.host or f"{self.name}.{DOMAIN}"
 
     def start(self) -> Preview:
         labels = [f"--label=ephemera.preview/name={self.name}"]
-        for key, number, options in (("default", 0, []), ("edge", 64, ["--internal"])):
-            subnet = f"--subnet=10.213.{self.octet}.{number}/26"
-            docker("network", "create", *labels, *options, subnet, f"{self.name}_{key}")
+        network = f"{self.name}_default"
+        bridge = f"com.docker.network.bridge.name={_firewall.interface(self.app, network)}"
+        subnets = [f"--subnet=10.213.{self.octet}.0/26"]
+        if IPV6:
+            subnets += ["--ipv6", f"--subnet=fd00:213:{self.octet}::/64"]
+        docker("network", "create", *labels, "--opt", bridge, *subnets, network)
+        for key, value in (("project", self.name), ("service", "web"), ("oneoff", "False")):
+            labels.append(f"--label=com.docker.compose.{key}={value}")
         run = ["run", "--detach", *labels, "--security-opt=no-new-privileges"]
-        network = f"--network={self.name}_default"
-        docker(*run, network, f"--name={self.web}", IMAGE, "python", "-c", ECHO)
-        alias = f"--alias=web.{self.name}.preview.internal"
-        docker("network", "connect", alias, f"{self.name}_edge", self.web)
+        docker(*run, f"--network={network}", f"--name={self.web}", IMAGE, "python", "-c", ECHO)
         return self
+
+    @property
+    def edge(self) -> dict[str, Any]:
+        return {
+            "name": f"{self.name}_edge",
+            "subnet": f"10.213.{self.octet}.64/26",
+            "bridge": _firewall.interface(self.app, f"{self.name}_edge"),
+            "labels": {"ephemera.preview/name": self.name},
+            "aliases": {"web": f"web.{self.name}.preview.internal"},
+        }
 
     def remove(self) -> None:
         containers = docker("ps", "-aq", f"--filter=name=^{self.name}-").split()
@@ -159,22 +173,26 @@ class Host:
         if self.played != settings:
             self.play().ok()
 
-    def route(self, preview: Preview, content: dict[str, Any] | None) -> Played:
-        """Lead to a preview, or no more; the outcome of the one task that does it."""
+    def route(self, preview: Preview, content: dict[str, Any]) -> Played:
+        """Lead to a preview; the outcome of the one task that does it."""
         task = {
             "name": "Lead to it",
             "ephemera.preview.route": {
                 "name": preview.name,
-                "state": "absent" if content is None else "present",
                 "content": content,
                 "directory": f"{self.platform.state}/gateway/routes",
-                "network": f"{preview.name}_edge",
+                "edge": preview.edge,
             },
         }
         play = {"hosts": "preview_apps", "gather_facts": False, "tasks": [task]}
         file = self.platform.folder / "route.yml"
         file.write_text(json.dumps([play]).replace("{{", "{% raw %}{{{% endraw %}"))
         return self.platform.play(str(file))
+
+    def leave(self, preview: Preview) -> None:
+        """Lead to a preview no more, as teardown does it."""
+        (self.platform.state / "gateway" / "routes" / f"{preview.name}.yaml").unlink()
+        docker("network", "disconnect", "--force", f"{preview.name}_edge", GATEWAY)
 
     def get(
         self,
@@ -273,25 +291,16 @@ def test_a_route_serves_with_what_holds_for_all(host: Host, preview: Preview) ->
     assert mine and mine[-1]["DownstreamStatus"] == 200
 
     assert host.route(preview, preview.route()).ok().changed == 0
-    host.route(preview, None).ok()
+    host.leave(preview)
     until(lambda: host.get(preview.host).status == 404)
-    assert f"{preview.name}_edge" not in docker("inspect", GATEWAY)
-    assert host.route(preview, None).ok().changed == 0
 
 
-def test_what_is_not_there_answers_with_a_page(host: Host, preview: Preview) -> None:
+def test_what_is_not_there_answers_with_a_page(host: Host) -> None:
     answer = host.get(f"nobody.{DOMAIN}", "/api/x")
     assert answer.status == 404
     assert answer.headers["Content-Type"].startswith("text/html")
     assert "gone" in answer.body and "being built" in answer.body
     assert answer.headers["X-Robots-Tag"] == "noindex, nofollow"
-
-    host.route(preview, _route.building(preview.name, [preview.host])).ok()
-    until(lambda: host.get(preview.host).status == 503)
-    answer = host.get(preview.host)
-    assert "being built" in answer.body
-    assert answer.headers["Retry-After"]
-    host.route(preview, None).ok()
 
 
 def test_a_password_is_asked_for_and_not_passed_on(host: Host, preview: Preview) -> None:
@@ -308,14 +317,14 @@ def test_a_password_is_asked_for_and_not_passed_on(host: Host, preview: Preview)
     asks = {"Origin": "https://app.test", "Access_Control_Request_Method": "PUT"}
     assert host.get(preview.host, method="OPTIONS", **asks).status == 200
     assert host.get(preview.host, method="OPTIONS", Origin="https://app.test").status == 401
-    host.route(preview, None).ok()
+    host.leave(preview)
 
 
 def test_a_preview_answers_one_client_so_often(host: Host, preview: Preview) -> None:
     host.route(preview, preview.route(preview_rate_limit=2)).ok()
     until(lambda: host.get(preview.host).status == 200)
     assert 429 in {host.get(preview.host).status for dummy in range(30)}
-    host.route(preview, None).ok()
+    host.leave(preview)
 
 
 def test_no_file_harms_another(host: Host, preview: Preview) -> None:
@@ -330,20 +339,20 @@ def test_no_file_harms_another(host: Host, preview: Preview) -> None:
     assert not list(routes.glob("*other*"))
     time.sleep(0.3)
     assert host.get(preview.host).status == 200
-    host.route(preview, None).ok()
+    host.leave(preview)
 
 
-def test_the_gateway_has_no_door_on_an_edge_network(host: Host, preview: Preview) -> None:
+def test_the_gateway_listens_on_no_edge_network(host: Host, preview: Preview) -> None:
     host.route(preview, preview.route()).ok()
     mine = preview.address("edge", GATEWAY)
     own = json.loads(docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", GATEWAY))
-    doors = {
+    ports = {
         f"{address}:{port}": f"{address}:{port}"
         for address in (mine, own[GATEWAY]["IPAddress"], preview.address("edge"))
         for port in (80, 443, 8080, 8081, 8082, 8443)
     }
-    assert preview.reaches(doors, f"{preview.name}_edge") == {f"{preview.address('edge')}:8080"}
-    host.route(preview, None).ok()
+    assert preview.reaches(ports, f"{preview.name}_edge") == {f"{preview.address('edge')}:8080"}
+    host.leave(preview)
 
 
 def test_a_gateway_made_anew_joins_its_previews_again(host: Host, preview: Preview) -> None:
@@ -351,7 +360,7 @@ def test_a_gateway_made_anew_joins_its_previews_again(host: Host, preview: Previ
     docker("rm", "--force", GATEWAY)
     host.play().ok()
     until(lambda: host.get(preview.host).status == 200)
-    host.route(preview, None).ok()
+    host.leave(preview)
 
 
 def test_it_is_locked_down(host: Host) -> None:
@@ -412,7 +421,7 @@ def test_selfsigned(any_host: Host, preview: Preview) -> None:
     assert pem.read_text() != old.read_text() + key.read_text()
     until(lambda: host.get(preview.host, verify=tls_context(pem)).status == 200)
     assert docker("inspect", "-f", "{{.Id}}", GATEWAY) == container
-    host.route(preview, None).ok()
+    host.leave(preview)
 
 
 def test_given(any_host: Host, tmp_path: Path) -> None:
@@ -560,7 +569,7 @@ def test_acme_wildcard(any_host: Host, authority: Authority) -> None:
     assert len(authority.asked) == asked
 
 
-# --- the wall ----------------------------------------------------------------------------------
+# --- the firewall ------------------------------------------------------------------------------
 
 
 class Hello(BaseHTTPRequestHandler):
@@ -572,44 +581,65 @@ class Hello(BaseHTTPRequestHandler):
         pass
 
 
+class Everywhere(ThreadingHTTPServer):
+    address_family = socket.AF_INET6 if IPV6 else socket.AF_INET
+
+
 @pytest.fixture
 def listening() -> Iterator[int]:
     """A port of the host, open on all its addresses."""
-    server = ThreadingHTTPServer(("0.0.0.0", 0), Hello)
+    server = Everywhere(("", 0), Hello)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server.server_port
     server.shutdown()
 
 
+# Addresses of a machine beside the host, which answers on port 80 of each.
+NEIGHBOUR = {
+    "private": "192.168.254.2",
+    "metadata": "169.254.77.77",
+    "public": "203.0.113.77",
+    "private6": "fd00:254::2",
+    "public6": "2001:db8:254::77",
+}
+OPEN = ("public", "public6")
+
+
 @pytest.fixture
-def neighbour() -> Iterator[tuple[str, str]]:
-    """A machine beside the host with a private and a link-local address, answering on port 80."""
+def neighbour() -> Iterator[dict[str, str]]:
+    """The addresses of ``NEIGHBOUR`` that there are here, as targets."""
     name, link = "ephemera-neighbour", "ephemera-test"
 
     def run(*argv: str, check: bool = True) -> None:
         subprocess.run(argv, check=check, capture_output=True)
 
-    private, metadata = "192.168.254.2", "169.254.77.77"
+    here = {k: v for k, v in NEIGHBOUR.items() if IPV6 or ":" not in v}
     run("ip", "netns", "add", name)
     try:
         inside = ["ip", "-n", name]
         run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
+        for where, device in ((["ip"], link), (inside, "eth0"), (inside, "lo")):
+            run(*where, "link", "set", device, "up")
         run("ip", "addr", "add", "192.168.254.1/30", "dev", link)
-        run("ip", "link", "set", link, "up")
-        run(*inside, "link", "set", "lo", "up")
-        run(*inside, "link", "set", "eth0", "up")
-        run(*inside, "addr", "add", f"{private}/30", "dev", "eth0")
-        run(*inside, "addr", "add", f"{metadata}/32", "dev", "lo")
+        run(*inside, "addr", "add", "192.168.254.2/30", "dev", "eth0")
         run(*inside, "route", "add", "default", "via", "192.168.254.1")
-        run("ip", "route", "add", f"{metadata}/32", "via", private)
+        if IPV6:
+            run("ip", "addr", "add", "fd00:254::1/64", "dev", link, "nodad")
+            run(*inside, "addr", "add", "fd00:254::2/64", "dev", "eth0", "nodad")
+            run(*inside, "route", "add", "default", "via", "fd00:254::1")
+        for address in set(here.values()) - {"192.168.254.2", "fd00:254::2"}:
+            whole, via = ("128", "fd00:254::2") if ":" in address else ("32", "192.168.254.2")
+            run(*inside, "addr", "add", f"{address}/{whole}", "dev", "lo")
+            run("ip", "route", "add", f"{address}/{whole}", "via", via)
+        serve = ["python3", "-m", "http.server", "80", "--bind", "::" if IPV6 else "0.0.0.0"]
         served = subprocess.Popen(
-            ["nsenter", f"--net=/run/netns/{name}", "python3", "-m", "http.server", "80"],
+            ["nsenter", f"--net=/run/netns/{name}", *serve],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         try:
-            until(lambda: socket.socket().connect_ex((private, 80)) == 0)
-            yield private, metadata
+            until(lambda: socket.socket().connect_ex((here["private"], 80)) == 0)
+            yield {key: f"{address}:80" for key, address in here.items()}
         finally:
             served.kill()
             served.wait()
@@ -639,77 +669,103 @@ def published() -> Iterator[int]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="rules and neighbours need root")
-def test_the_wall(
+def test_the_firewall(
     any_host: Host,
     preview: Preview,
-    neighbour: tuple[str, str],
+    neighbour: dict[str, str],
     listening: int,
     published: int,
     tmp_path: Path,
 ) -> None:
     host = any_host
-    private, metadata = neighbour
-    other = Preview(f"{preview.name}2", 201).start()
+    outer = "192.168.254.1"
+    # Another preview of the app, and one of an app with settings of its own.
+    sibling = Preview(f"{preview.name}2", 201).start()
+    other = Preview(f"{preview.name}3", 202, app="other").start()
+    elsewhere = Host(replace(host.platform, app="other"), host.https, host.metrics)
     database = ["--network-alias=db", f"--name={preview.name}-db-1", IMAGE]
     network = f"--network={preview.name}_default"
     docker("run", "--detach", network, *database, "python", "-c", ECHO)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))
-        outer = probe.getsockname()[0]
     closed = {
         "bridge": f"10.213.200.1:{listening}",
         "outer": f"{outer}:{listening}",
         "published": f"{outer}:{published}",
-        "private": f"{private}:80",
-        "metadata": f"{metadata}:80",
+        **({"bridge6": f"fd00:213:200::1:{listening}"} if IPV6 else {}),
+        **{key: target for key, target in neighbour.items() if key not in OPEN},
     }
     kept_apart = {
+        "sibling": f"{sibling.address()}:8080",
         "other": f"{other.address()}:8080",
         "gateway": "10.213.0.2:8080",
         "metrics": "10.213.0.2:8082",
     }
-    open_ones = {"own": "db:8080", "internet": "deb.debian.org:80"}
+    open_ones = {"own": "db:8080", **{key: neighbour[key] for key in OPEN if key in neighbour}}
     everything = closed | kept_apart | open_ones
+    # A build's steps, and a builder in a container of its own, have no IPv6 of the default bridge.
     build = {key: closed[key] for key in ("outer", "published", "private", "metadata")}
-    build["internet"] = open_ones["internet"]
+    build["public"] = open_ones["public"]
     edge = {"bridge": f"10.213.200.65:{listening}"}
+
+    def from_a_builder() -> set[str]:
+        argv = ["run", "--rm", "--privileged", IMAGE, "python", "-c", REACH, json.dumps(build)]
+        return set(docker(*argv).split())
+
     try:
-        # Without the wall all of it is open, so that what follows is the wall's doing.
+        # Without it all is open, so that what follows is its doing.
         host.set_up()
+        host.route(preview, preview.route()).ok()
         assert preview.reaches(everything) == set(closed) | set(open_ones)
         assert preview.reaches(edge, f"{preview.name}_edge") == {"bridge"}
-        assert from_a_build(build, tmp_path) == set(build)
+        assert from_a_build(build, tmp_path) == set(build) == from_a_builder()
 
         host.settings = {"preview_isolation": True}
-        assert host.play().ok().changed > 0
-        assert preview.reaches(everything) == set(open_ones)
+        allow = [f"{NEIGHBOUR['private']}/32:80", f"{outer}/32:{listening}"]
+        if IPV6:
+            allow.append(f"[{NEIGHBOUR['private6']}]:80")
+        excepted = {"private", "outer", "private6"} & set(closed)
+        assert host.play(preview_egress_allow=allow).ok().changed > 0
+        assert preview.reaches(everything) == excepted | set(open_ones)
         assert preview.reaches(edge, f"{preview.name}_edge") == set()
-        assert from_a_build(build, tmp_path) == {"internet"}
-        # IPv6: no address, so no way.
-        assert docker("exec", preview.web, "cat", "/proc/net/if_inet6").count("\n") == 0
+        mine = (excepted & set(build)) | {"public"}
+        assert from_a_build(build, tmp_path) == mine == from_a_builder()
         # The gateway still reaches its previews, and clients the gateway.
-        host.route(preview, preview.route()).ok()
         until(lambda: host.get(preview.host).status == 200)
         assert "router=" in host.scrape()
-        assert host.play().ok().changed == 0
 
-        allow = [f"{private}/32:80", f"{outer}/32:{listening}"]
-        host.play(preview_egress_allow=allow).ok()
-        reached = {"private", "outer"} | set(open_ones)
-        assert preview.reaches(everything) == reached
+        # An app with other subnets and no exceptions takes none away, and gets none.
+        assert set(closed) & other.reaches(everything)
+        subnets = ["10.212.0.0/16"]
+        elsewhere.play(preview_isolation=True, preview_docker_subnets=subnets).ok()
+        assert preview.reaches(everything) == excepted | set(open_ones)
+        assert not set(closed) & other.reaches(everything)
+        # Whose a build is nobody can tell there.
+        assert from_a_build(build, tmp_path) == {"public"}
+        assert host.play(preview_egress_allow=allow).ok().changed == 0
+        elsewhere.play(preview_isolation=False).ok()
+        assert set(closed) & other.reaches(everything)
 
-        # A rule that somebody removed is put back.
+        # A rule that somebody removed is put back, as all of them are after a restart.
         subprocess.run(["iptables", "-D", "INPUT", "-j", "EPHEMERA-PREVIEW-HOST"], check=True)
-        assert preview.reaches(closed) > {"bridge"}
+        assert preview.reaches(closed) > excepted
         assert host.play().ok().changed > 0
         assert preview.reaches(closed) == set()
         script = host.platform.state / "gateway" / "firewall.sh"
         before = rules()
+        for command in ("iptables", "ip6tables") if IPV6 else ("iptables",):
+            for chain in ("DOCKER-USER", "INPUT", *ours(command)):
+                subprocess.run([command, "-F", chain], check=True)
+        assert rules() != before
         subprocess.run(["sh", str(script)], check=True)
         assert rules() == before
-        host.route(preview, None).ok()
+        host.leave(preview)
     finally:
+        sibling.remove()
         other.remove()
+
+
+def ours(command: str) -> list[str]:
+    done = subprocess.run([command, "-S"], capture_output=True, text=True, check=True)
+    return [line.split()[1] for line in done.stdout.splitlines() if line.startswith("-N EPHEMERA")]
 
 
 def rules() -> str:

@@ -269,6 +269,7 @@ def test_what_was_changed_behind_our_back_is_noticed_and_repaired(
     drifts: list[list[Callable[[], object]]] = [
         [moved_tag],
         [lambda: docker("image", "rm", "--force", image), route.unlink],
+        [lambda: docker("network", "disconnect", edge, web)],
         [lambda: docker("rm", "--force", web)],
         [lambda: docker("network", "disconnect", edge, door), other_settings],
         [no_volume],

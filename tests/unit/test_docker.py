@@ -171,3 +171,15 @@ def test_only_a_newline_ends_a_line():
     seen = parse(kind + tab + json.dumps(json.loads(raw), ensure_ascii=False))
     assert seen["now"] == 100
     assert seen["previews"]["shop-pr-1"]["containers"][0]["state"] == "running"
+
+
+def test_the_gateways_subnet_and_the_firewall_are_read():
+    seen = parse(
+        named("network", _docker.GATEWAY, {}, Config=[{"Subnet": "10.213.0.0/26"}]),
+        "firewall\t4\t",
+        "firewall\t4\t-A DOCKER-USER -j EPHEMERA-PREVIEW",
+    )
+    assert seen["gateway_subnet"] == "10.213.0.0/26"
+    assert seen["firewall"].rules == {4: ["-A DOCKER-USER -j EPHEMERA-PREVIEW"]}
+    assert seen["firewall"].said is None
+    assert parse("nofirewall\tno root")["firewall"].said == "no root"

@@ -44,9 +44,11 @@ PLUGINS = [
     {"Name": "compose", "Version": "v2.40.3", "Path": "/usr/libexec/docker-compose"},
     {"Name": "buildx", "Version": "0.29.1", "Path": "/usr/libexec/docker-buildx"},
 ]
-WALL = _firewall.wanted(
-    _firewall.rules(["10.213.0.0/16"], [], [], ("ephemera-gw", "10.213.0.0/26"), []).v4
-)
+RULES = ["-A FORWARD -j DOCKER-USER", *_firewall.wanted(_firewall.rules({"shop": []}, []).v4)]
+
+
+def firewall(lines):
+    return _docker.Firewall({4: lines})
 
 
 def settings(**given):
@@ -91,7 +93,7 @@ def machine(**other):
         },
         "memory": {"total": 16 * GIB, "available": 12 * GIB},
         "state": State("/var/lib/ephemera-preview", True, True, "700"),
-        "wall": list(WALL),
+        "firewall": _docker.Firewall({4: RULES}),
         "addresses": ["203.0.113.7"],
         "now": NOW,
     }
@@ -298,21 +300,24 @@ TROUBLES = [
         facts(machine=machine(gateway=None, holders={80: "nginx (process 812)"})),
         "is taken by nginx (process 812)",
     ),
-    ("wall.open", other_machine(wall=[]), "preview_isolation is on"),
-    ("wall.open", other_machine(wall=WALL[1:]), "preview_isolation is on"),
+    ("firewall.gaps", other_machine(firewall=firewall([])), "preview_isolation is on"),
+    ("firewall.gaps", other_machine(firewall=firewall(RULES[1:])), RULES[0]),
     (
-        "wall.gaps",
-        facts(settings=settings(docker_subnets=["10.213.0.0/16", "10.9.0.0/16"])),
-        "do not know 10.9.0.0/16",
+        "firewall.gaps",
+        facts(settings=settings(egress_allow=["10.1.2.3:443"])),
+        "4 differences, the first `-A EPHEMERA-",
     ),
-    ("wall.iptables", other_machine(commands=machine().commands - {"iptables"}), "install iptab"),
+    ("firewall.iptables", other_machine(firewall=_docker.Firewall(said="")), "install iptab"),
     (
-        "wall.nftables",
+        "firewall.nftables",
         other_machine(info=info(FirewallBackend={"Driver": "nftables"})),
         "daemon.json",
     ),
-    ("wall.unseen", other_machine(root=False, wall=None), "the user deploy is not"),
-    ("wall.unseen", other_machine(wall=None, wall_said="Permission denied"), "Permission denied."),
+    (
+        "firewall.unseen",
+        other_machine(firewall=_docker.Firewall(said="Permission denied")),
+        "needs root on 203.0.113.7, which Ansible has not got there: Permission denied.",
+    ),
     ("clock.skew", other_machine(now=NOW + 90), "88 s ahead of"),
     ("clock.skew", other_machine(now=NOW - 90), "92 s behind"),
     (
@@ -439,7 +444,10 @@ def test_a_trouble_belongs_to_a_check():
             facts(local=True, name=Name("x.localhost", "localhost", ("127.0.0.1",), ""), door=None),
             "dns.localhost",
         ),
-        (facts(settings=settings(isolation=False), machine=machine(wall=[])), "wall.open"),
+        (
+            facts(settings=settings(isolation=False), machine=machine(firewall=firewall([]))),
+            "firewall.gaps",
+        ),
         (other_machine(state=State("/var/lib", True, True, "755")), "state.open"),
     ],
 )
@@ -482,15 +490,29 @@ def test_what_a_run_looks_for_is_what_no_stage_can_begin_without():
     ],
 )
 def test_an_observation_shows_the_gateway(gateway, trouble):
-    found = _doctor.glance({"gateway": gateway}, "shop", "203.0.113.7")
+    seen = {"gateway": gateway, "firewall": firewall(RULES)}
+    found = _doctor.glance(seen, "shop", "203.0.113.7", settings())
     assert [finding.id for finding in found] == trouble
     known = {f.id: f for f in _doctor.examine(alone())}
     if gateway is None:
         assert found == [known["gateway.absent"]]
 
 
+def test_an_observation_shows_the_firewall():
+    gateway = {"state": "running", "health": "healthy"}
+
+    def found(firewall, **given):
+        seen = {"gateway": gateway, "firewall": firewall}
+        return [f.id for f in _doctor.glance(seen, "shop", "203.0.113.7", settings(**given))]
+
+    assert found(firewall(RULES)) == []
+    assert found(firewall(RULES), egress_allow=["10.1.2.3"]) == ["firewall.gaps"]
+    assert found(_docker.Firewall()) == ["firewall.unseen"]
+    assert found(_docker.Firewall(), isolation=False) == []
+
+
 def test_all_problems_come_in_one_message():
-    found = _doctor.problems(_doctor.examine(other_machine(commands=set(), info={}, wall=[])))
+    found = _doctor.problems(_doctor.examine(other_machine(commands=set(), info={})))
     text = _doctor.refusal("shop", found)
     assert text.startswith(f"{len(found)} things stop previews of shop:\n- ")
     for finding in found:
@@ -570,7 +592,8 @@ def test_what_the_engine_prints_is_read():
         ),
         ("address\t203.0.113.7 fd00::1 ", "addresses", ["203.0.113.7", "fd00::1"]),
         ("address\t2: eth0    inet 10.0.0.5/24 brd 10.0.0.255", "addresses", ["10.0.0.5"]),
-        ("nowall\tPermission denied", "wall_said", "Permission denied"),
+        ("nofirewall\tPermission denied", "firewall", _docker.Firewall(said="Permission denied")),
+        ("firewall\t4\t-A X -j Y", "firewall", _docker.Firewall({4: ["-A X -j Y"]})),
     ],
 )
 def test_a_line_of_the_kernel_is_read(line, attribute, value):

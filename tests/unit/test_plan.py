@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _checks,
     _docker,
+    _firewall,
     _plan,
     _project,
     _settings,
@@ -101,12 +102,21 @@ def test_a_proxy_in_front_of_the_app_is_no_data_service():
 
 
 def test_only_what_is_exposed_joins_the_edge_network_under_our_alias():
-    project = complete().project
-    assert project["services"]["web"]["networks"]["edge"] == {
-        "aliases": ["web.shop-pr-42.preview.internal"]
-    }
-    assert "edge" not in project["services"]["db"]["networks"]
-    assert project["networks"]["edge"]["internal"] is True
+    planned = complete()
+    edge = planned.preview["edge"]
+    assert edge["aliases"] == {"web": "web.shop-pr-42.preview.internal"}
+    assert edge["labels"] == planned.preview["labels"]
+    # Compose would add its names of services to ours.
+    assert list(planned.project["networks"]) == ["default"]
+    assert not [s for s in planned.project["services"].values() if "networks" in s]
+
+
+def test_the_firewall_knows_an_apps_networks_by_their_interfaces():
+    planned = complete()
+    options = planned.project["networks"]["default"]["driver_opts"]
+    bridges = {planned.preview["edge"]["bridge"], *options.values()}
+    mine = _firewall.interface("shop").rstrip("+")
+    assert len(bridges) == 2 and all(name.startswith(mine) for name in bridges)
 
 
 def test_every_object_carries_our_labels_written_out():
@@ -283,6 +293,7 @@ def ready():
             "state": "running",
             "health": "healthy",
             "exit_code": None,
+            "networks": ["shop-pr-42_default", *(["shop-pr-42_edge"] if s["expose"] else [])],
             "labels": {},
         }
         for s in preview["services"]
@@ -318,7 +329,11 @@ def container(**change):
         (container(health="unhealthy"), "unhealthy"),
         (lambda p: p["observed"].update(route=""), "the route"),
         (lambda p: p.update(gateway=None), "gateway does not run"),
-        (lambda p: p["gateway"].update(networks=[]), "not attached"),
+        (lambda p: p["gateway"].update(networks=[]), "the gateway is not attached"),
+        (
+            lambda p: [c.update(networks=[]) for c in p["observed"]["containers"]],
+            "web is not attached",
+        ),
         (lambda p: p["observed"].update(volumes=[]), "volume shop-pr-42_data is gone"),
         (lambda p: p["observed"]["volumes"][0].update(created="now"), "not the data"),
     ],

@@ -73,20 +73,6 @@ def test_no_exposed_service_is_an_empty_configuration():
     assert _route.route({"name": "shop-pr-42", "services": []}, SETTINGS) == {"http": {}}
 
 
-def test_building_takes_the_hosts_and_no_service():
-    assert _route.building("shop-pr-42", ["a.example.org", "b.example.org"]) == {
-        "http": {
-            "routers": {
-                "shop-pr-42": {
-                    "rule": "Host(`a.example.org`) || Host(`b.example.org`)",
-                    "service": "noop@internal",
-                    "middlewares": ["building"],
-                }
-            }
-        }
-    }
-
-
 def test_hosts_are_read_back():
     found = _route.hosts(_route.route(preview(), dict(SETTINGS, preview_auth_users={"a": "b"})))
     assert found == {"shop-pr-42.example.org"}
@@ -120,8 +106,6 @@ def test_a_field_of_another_form_is_refused(field):
 def test_a_name_of_another_form_is_refused(name):
     with pytest.raises(_route.RouteRefused):
         _route.route(dict(preview(), name=name), SETTINGS)
-    with pytest.raises(_route.RouteRefused):
-        _route.building(name, ["a.example.org"])
 
 
 def test_what_traefik_would_render_is_refused_wherever_it_stands():
@@ -156,6 +140,9 @@ def test_the_gateways_network_is_the_first_of_the_subnets():
         "subnet": "10.213.0.0/26",
         "host": "10.213.0.1",
         "address": "10.213.0.2",
+        "interface": "ephemera-gw",
     }
+    # Where it is already it stays, whatever subnets the next app has.
+    assert _route.gateway_network(["10.9.0.0/16"], "10.213.0.0/26")["host"] == "10.213.0.1"
     with pytest.raises(_route.RouteRefused, match="/26"):
         _route.gateway_network(["10.0.0.0/27"])

@@ -26,9 +26,6 @@ func New(_ context.Context, _ http.Handler, config *Config, _ string) (http.Hand
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
-		if config.Status == http.StatusServiceUnavailable {
-			w.Header().Set("Retry-After", "5")
-		}
 		w.WriteHeader(config.Status)
 		_, _ = io.WriteString(w, config.Body)
 	}), nil
