@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _firewall, _route
-from conftest import Platform, Played, docker, free_port, holdings
+from conftest import Platform, Played, an_app, docker, free_port, holdings
 from packages import needed
 
 GATEWAY = "ephemera-preview-gateway"
@@ -301,30 +301,6 @@ def test_what_is_not_there_answers_with_a_page(host: Host) -> None:
     assert answer.headers["Content-Type"].startswith("text/html")
     assert "gone" in answer.body and "being built" in answer.body
     assert answer.headers["X-Robots-Tag"] == "noindex, nofollow"
-
-
-def test_a_password_is_asked_for_and_not_passed_on(host: Host, preview: Preview) -> None:
-    users = {"ann": "secret", "bob": "$2y$05$" + "1" * 53}
-    host.route(preview, preview.route(preview_auth_users=users)).ok()
-    until(lambda: host.get(preview.host).status == 401)
-    right = "Basic " + base64.b64encode(b"ann:secret").decode()
-    wrong = "Basic " + base64.b64encode(b"ann:other").decode()
-    assert host.get(preview.host, Authorization=wrong).status == 401
-    answer = host.get(preview.host, Authorization=right)
-    assert answer.status == 200
-    assert "uthorization" not in answer.body
-    assert right.split()[1] not in docker("logs", GATEWAY)
-    asks = {"Origin": "https://app.test", "Access_Control_Request_Method": "PUT"}
-    assert host.get(preview.host, method="OPTIONS", **asks).status == 200
-    assert host.get(preview.host, method="OPTIONS", Origin="https://app.test").status == 401
-    host.leave(preview)
-
-
-def test_a_preview_answers_one_client_so_often(host: Host, preview: Preview) -> None:
-    host.route(preview, preview.route(preview_rate_limit=2)).ok()
-    until(lambda: host.get(preview.host).status == 200)
-    assert 429 in {host.get(preview.host).status for dummy in range(30)}
-    host.leave(preview)
 
 
 def test_no_file_harms_another(host: Host, preview: Preview) -> None:
@@ -775,6 +751,83 @@ def rules() -> str:
     ]
     lines = "".join(one.stdout for one in saved).splitlines()
     return "\n".join(line for line in lines if line.startswith("-A"))
+
+
+# --- through the playbook ----------------------------------------------------------------------
+
+
+def test_up_with_all_that_is_granted(any_host: Host, gateway: Platform, tmp_path: Path) -> None:
+    """One preview with TLS, passwords, a rate, a log driver, and isolation where that can be."""
+    host, isolated = any_host, os.geteuid() == 0
+    host.played = None
+    definition = {"services": {"web": {"image": IMAGE, "ports": ["8080"]}}}
+    definition["services"]["web"]["command"] = ["python", "-c", ECHO]
+    with an_app(gateway, tmp_path) as platform:
+        platform.settings = {
+            "preview_domain": "previews.localhost",
+            "preview_gateway_tls": "selfsigned",
+            "preview_gateway_https_port": host.https,
+            "preview_gateway_metrics_port": host.metrics,
+            "preview_auth_users": {"ann": "secret", "bob": "$2y$05$" + "1" * 53},
+            "preview_rate_limit": 10,
+            "preview_log_driver": "local",
+            "preview_log_options": {"max-size": "1m"},
+            "preview_isolation": isolated,
+        }
+        commit = platform.repository.pull_request(
+            1, "An echo", files={"compose.yaml": json.dumps(definition)}
+        )
+        try:
+            if isolated:
+                sentence = platform.up(1, commit).refused().sentence
+                assert f"does not keep previews of {platform.app} from" in sentence
+                assert f"ephemera.preview.gateway -l {platform.app}" in sentence
+                assert not platform.recorded(1)
+            platform.play("gateway").ok()
+            up = platform.up(1, commit).ok()
+            name = platform.name(1)
+            name_of_host = f"{name}.previews.localhost"
+            assert up.result["url"] == f"https://{name_of_host}:{host.https}"
+            assert "secret" not in up.out
+
+            pem = platform.state / "gateway" / "certificates" / "previews.localhost.pem"
+            trusted = tls_context(pem)
+            right, wrong = (
+                "Basic " + base64.b64encode(f"ann:{word}".encode()).decode()
+                for word in ("secret", "other")
+            )
+            assert host.get(name_of_host).headers["Location"].startswith("https://")
+            assert host.get(name_of_host, verify=trusted).status == 401
+            assert host.get(name_of_host, verify=trusted, Authorization=wrong).status == 401
+            answer = host.get(name_of_host, verify=trusted, Authorization=right)
+            assert answer.status == 200
+            assert "X-Forwarded-Proto: https\n" in answer.body + "\n"
+            assert "uthorization" not in answer.body
+            asks = {"Origin": "https://app.test", "Access_Control_Request_Method": "PUT"}
+            assert host.get(name_of_host, "/", "OPTIONS", verify=trusted, **asks).status == 200
+            asks.popitem()
+            assert host.get(name_of_host, "/", "OPTIONS", verify=trusted, **asks).status == 401
+
+            many = range(100)
+            assert 429 in {host.get(name_of_host, verify=trusted).status for dummy in many}
+            router = f"{name}--web@file"
+            assert f'code="200",method="GET",protocol="http",router="{router}"' in host.scrape()
+            logged = [json.loads(line) for line in docker("logs", GATEWAY).splitlines()]
+            mine = [entry for entry in logged if entry.get("RouterName") == router]
+            assert {200, 401, 429} <= {entry["DownstreamStatus"] for entry in mine}
+            assert right.split()[1] not in json.dumps(mine)
+            logs = json.loads(docker("inspect", f"{name}-web-1"))[0]["HostConfig"]["LogConfig"]
+            assert logs == {"Type": "local", "Config": {"max-size": "1m"}}
+
+            again = platform.up(1, commit).ok()
+            assert (again.result["outcome"], again.changed) == ("unchanged", 0)
+            if isolated:
+                # What serves behind a firewall that is gone is not as wanted.
+                subprocess.run(["iptables", "-F", "EPHEMERA-PREVIEW-OUT"], check=True)
+                assert "does not keep previews" in platform.up(1, commit).refused().sentence
+        finally:
+            platform.play("gateway", preview_isolation=False).ok()
+            platform.settings["preview_isolation"] = False
 
 
 # --- removal -----------------------------------------------------------------------------------

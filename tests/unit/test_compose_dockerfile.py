@@ -150,9 +150,9 @@ FROM ${UNKNOWN}
     ids=range(11),
 )
 def test_no_text_takes_long(text: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     problems(text)
-    assert time.monotonic() - started < 3
+    assert time.process_time() - started < 10
 
 
 def doubling(words: str, times: int = 25) -> str:
@@ -178,10 +178,10 @@ def doubling(words: str, times: int = 25) -> str:
     ids=range(12),
 )
 def test_what_would_take_all_memory(text: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     (only,) = problems(text)
     assert "filled in it is longer than 16 MiB by line" in only or "instructions" in only
-    assert time.monotonic() - started < 3
+    assert time.process_time() - started < 10
 
 
 def test_what_is_long_and_takes_little() -> None:
