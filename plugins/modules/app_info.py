@@ -125,9 +125,10 @@ seealso:
 EXAMPLES = r"""
 - name: Read the definition of the shop at this commit
   ephemera.preview.app_info:
-    path: /srv/previews/shop-pr-42/source/1f7a7a472abf3dd9643fd615f6da379c4acb3e3a
-    git_dir: /var/lib/ephemera-preview/previews/shop-pr-42/source.git
-    commit: 1f7a7a472abf3dd9643fd615f6da379c4acb3e3a
+    # As ephemera.preview.source has registered them.
+    path: "{{ source.path }}"
+    git_dir: "{{ source.git_dir }}"
+    commit: "{{ source.commit }}"
     project: shop-pr-42
     variables:
       PREVIEW_URL: https://shop-pr-42.preview.example.org

@@ -160,7 +160,7 @@ EXAMPLES = r"""
   ephemera.preview.build:
     name: shop-pr-42
     folder: /var/lib/ephemera-preview/previews/shop-pr-42
-    checkout: /srv/previews/shop-pr-42/source/1f7a7a472abf3dd9643fd615f6da379c4acb3e3a
+    checkout: "{{ source.path }}"
     services:
       - name: web
         image: ephemera-preview/shop-pr-42/web:5f3c9d2f0b7e

@@ -10,6 +10,9 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+from definitions import read, write
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "compose.md"
 SILENT = "A note says so and why, except of keys that say nothing to a preview."
@@ -86,6 +89,16 @@ def test_the_page_tells_the_limits_of_the_code() -> None:
     keys |= set(_xpreview.SCHEMA["properties"])
     keys |= set(_xpreview.SCHEMA["$defs"]["health"]["anyOf"][1]["properties"])
     assert keys <= set(re.findall(r"`([a-z_]+)`", page))
+
+
+@pytest.mark.parametrize("page", ["compose", "first-preview"])
+def test_what_the_page_shows_can_be_used(page: str, tmp_path: Path) -> None:
+    """Its Compose files, the last of which is an app."""
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    shown = [block for block in re.findall(r"(?s)```yaml\n(.*?)```", text) if "build: ." in block]
+    write(tmp_path, {"Dockerfile": "FROM busybox\n"})
+    found = read(tmp_path, shown[-1])
+    assert found.x_preview["services"][found.x_preview["web"]]["migrate"]
 
 
 if __name__ == "__main__":
