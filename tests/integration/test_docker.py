@@ -110,7 +110,7 @@ services:
   scheduler:
     <<: *app
     command: [sleep, "3600"]
-    x-preview: {exactly_one: true}
+    x-preview: {exactly_one: true, size: small}
   prepare:
     <<: *app
     command: [sh, -c, "echo prepared >> /data/log"]
@@ -182,10 +182,10 @@ def test_a_container_is_bounded_and_publishes_nothing(rich: Platform) -> None:
     for container in ("web-1", "api-2", "scheduler-1", "prepare-1", "cache-1"):
         seen = inspect(rich, container)
         host = seen["HostConfig"]
-        asked = container == "web-1"
-        assert host["Memory"] == (64 << 20 if asked else 512 << 20)
-        assert host["NanoCpus"] == (500_000_000 if asked else 1_000_000_000)
-        assert host["PidsLimit"] == (50 if asked else 512)
+        limits = {"web-1": (64, 0.5, 50), "scheduler-1": (256, 0.5, 256)}  # own ones, and a size
+        memory, cpus, pids = limits.get(container, (512, 1, 512))
+        assert (host["Memory"], host["PidsLimit"]) == (memory << 20, pids)
+        assert host["NanoCpus"] == cpus * 1_000_000_000
         assert "no-new-privileges:true" in host["SecurityOpt"]
         assert not host["Privileged"] and not host["CapAdd"]
         assert host["LogConfig"] == {
@@ -232,6 +232,35 @@ def test_previews_are_listed_for_people_and_programs(rich: Platform) -> None:
     printed = rich.play("list", preview_output="json").ok().out
     listed = json.loads(printed[printed.index("\n[") : printed.index("\n]") + 2])
     assert [p["commit"] for p in listed if p["name"] == rich.name(1)] == [commit]
+
+
+def test_names_are_told_without_a_preview_and_are_those_of_one(rich: Platform) -> None:
+    real = json.loads(
+        docker("inspect", "--format", "{{json .Config.Labels}}", f"{rich.name(1)}-web-1")
+    )
+    ask = {"app": rich.app, "number": 1, "port": rich.port}
+    tasks = [
+        {"ephemera.preview.name_info": ask | {"repository": "x"}, "register": "told"},
+        {
+            "ephemera.preview.name_info": ask | {"number": "42; id"},
+            "register": "no",
+            "ignore_errors": True,
+        },
+        {
+            "ansible.builtin.debug": {"msg": "{{ told | combine({'no': no.msg}) | to_json }}"},
+            "no_log": False,
+        },
+    ]
+    play = rich.folder / "names.yml"
+    play.write_text(json.dumps([{"hosts": "preview_apps", "gather_facts": False, "tasks": tasks}]))
+    checked = rich.play(str(play), "--check").ok()
+    assert checked.changed == 0
+    told = json.loads(json.loads(re.findall(r'"msg": ("\{.*\}")', checked.out)[-1]))
+    assert told["names"]["name"] == rich.name(1)
+    assert told["names"]["url"] == f"http://{rich.name(1)}.localhost:{rich.port}"
+    labels = {k: v for k, v in told["names"]["labels"].items() if "owner" not in k}
+    assert labels.items() <= real.items()
+    assert "number: '42; id' is refused" in told["no"]
 
 
 def test_logs_of_one_service_and_how_to_follow_them(rich: Platform) -> None:

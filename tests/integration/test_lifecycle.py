@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from conftest import TINY, Platform, docker, wait
@@ -196,7 +197,9 @@ def test_a_lease_of_a_run_elsewhere_holds_until_it_expires(platform: Platform) -
 # -- failed --------------------------------------------------------------------------------------
 
 
-def test_until_deploy_a_failure_leaves_the_previous_version_serving(platform: Platform) -> None:
+def test_until_deploy_a_failure_leaves_the_previous_version_serving(
+    platform: Platform, tmp_path: Path
+) -> None:
     bound = COMPOSE.replace('"cache:/data"]', '"cache:/data", "./conf:/conf:ro"]')
 
     def change(text: str, **files: str) -> str:
@@ -212,6 +215,22 @@ def test_until_deploy_a_failure_leaves_the_previous_version_serving(platform: Pl
     assert "no such tool" in "\n".join(up.result["failure"]["log"])
     assert platform.get(1) == (200, "good")
     assert platform.exec(1, "cache", "cat", "/conf/text") == "good"
+
+    # What is bound becomes a link to the host's files, and what serves is started once more.
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name, text in (TINY | {"compose.yaml": bound}).items():
+        (checkout / name).parent.mkdir(exist_ok=True)
+        (checkout / name).write_text(str(text))
+    (checkout / "conf").symlink_to("/etc")
+    head = platform.repository.head("refs/pull/1/head")
+    broken = platform.repository.pull_request(1, "A link", tree=checkout)
+    up = platform.up(1, broken).refused()
+    assert "conf is a symbolic link" in up.sentence
+    platform.repository.git("update-ref", "refs/pull/1/head", head)
+    docker("restart", "--time", "0", f"{platform.name(1)}-cache-1")
+    assert platform.exec(1, "cache", "ls", "/conf") == "text"
+    assert platform.get(1) == (200, "good")
 
     broken = change(
         "no migration",

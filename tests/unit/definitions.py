@@ -6,17 +6,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _compose, _definition
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import Refused
+from packages import IN_CI
 
 FIXTURES = Path(__file__).parent / "fixtures" / "compose"
 PROJECT = "shop-pr-42"
-IN_CI = os.environ.get("CI") == "true"
 
 
 def compose_program() -> str:

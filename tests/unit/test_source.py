@@ -25,10 +25,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._source import (
     Origin,
     SourceRefused,
 )
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "testbed"))
-
-from packages import program  # noqa: E402
+from packages import needed
 
 PULL = "refs/pull/42/head"
 TOKEN = "t0p-s3cret/token"
@@ -641,12 +638,7 @@ class Sshd:
 
 @pytest.fixture
 def sshd(tmp_path: Path):
-    try:
-        server_program = program("sshd", "openssh-server")
-    except FileNotFoundError as missing:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(missing))
+    server_program = needed("sshd", "openssh-server")
     folder = tmp_path / "ssh"
     folder.mkdir()
     for name in ("host", "deploy"):
