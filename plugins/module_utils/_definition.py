@@ -15,7 +15,7 @@ import json
 import posixpath
 import re
 import sys
-from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _checks,
@@ -105,6 +105,7 @@ class _Reader:
         self.left_out: Dict[str, Any] = {}
         self.env_budget = ENV_TOTAL
         self.contents: Dict[Tuple[str, str], str] = {}
+        self.of_builds: Set[str] = set()
 
     # -- the order --------------------------------------------------------------------------
 
@@ -124,6 +125,7 @@ class _Reader:
         self.note(screened)
         clean = _screen.long_mounts(screened.value)
         self.drop_left_out(clean)
+        self.take_build_secrets(clean)
         files = self.settle_paths(clean)
         self.read_variables()
         clean = self.fill(clean, ())
@@ -461,12 +463,24 @@ class _Reader:
             )
             raise Refused(self.problems)
 
+    def take_build_secrets(self, clean: Dict[str, Any]) -> None:
+        """Secrets that the platform grants builds come from it, wherever a laptop has them."""
+        used = {
+            str(each.get("source") if isinstance(each, dict) else each)
+            for service in clean.get("services", {}).values()
+            for each in service.get("secrets", [])
+        }
+        if not any("$" in name for name in used):
+            self.of_builds = set(clean.get("secrets", {})) & (self.request.build_secrets - used)
+        for name in self.of_builds:
+            clean["secrets"][name] = {"environment": name}
+
     def read_contents(self, clean: Mapping[str, Any]) -> None:
         """Take the values of configs and secrets that are made of a variable."""
         for kind in ("configs", "secrets"):
             for name, item in clean.get(kind, {}).items():
                 variable = item.get("environment")
-                if variable is None:
+                if variable is None or (kind == "secrets" and name in self.of_builds):
                     continue
                 value = self.variables.get(variable)
                 if value is None:
@@ -480,6 +494,7 @@ class _Reader:
         return {
             name: {"content": self.contents[kind, name]} if (kind, name) in self.contents else item
             for name, item in normal.get(kind, {}).items()
+            if not (kind == "secrets" and name in self.of_builds)
         }
 
     # -- Compose ----------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._build import (
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "testbed"))
 
+from conftest import TINY, Platform  # noqa: E402
 from packages import needed  # noqa: E402
 
 BASE = "busybox:1.37"
@@ -868,6 +869,64 @@ def test_an_image_that_ci_does_not_push(preview: Preview, registry: Registry) ->
     with pytest.raises(BuildFailed, match="answers 401"):
         preview.make(wanted, images_timeout=30)
     assert time.monotonic() - began < 5, "a refusal is not waited for"
+
+
+def test_a_whole_run_with_an_image_of_ci_and_a_private_base(
+    platform: Platform, registry: Registry, previews: Any
+) -> None:
+    secret = "build-secret-77d1"
+    registry.push(BASE, "acme/base:1")
+    ci = previews()
+    for page in ("one", "two"):
+        page_image = (
+            f"FROM {BASE}\nRUN mkdir /www; cd /www; echo ok >health; echo {page} >index.html\n"
+        )
+        docker("build", "-q", "-t", ci.image(page), "-", input=page_image)
+    side = (
+        f"FROM {registry.host}/acme/base:1\nRUN --mount=type=secret,id=TOKEN,required=true"
+        " test $(wc -c </run/secrets/TOKEN) = 17; cat /root/.docker/config.json 2>/dev/null | wc -c"
+        ' >/seen\nCMD ["sleep", "600"]\n'
+    )
+    compose = TINY["compose.yaml"].replace(
+        "    build: .\n", '    image: shop\n    command: [httpd, -f, -p, "8080", -h, /www]\n'
+    )
+    build = "{context: side, secrets: [TOKEN]}"
+    compose = compose.replace(
+        "  cache:\n    im", f"  side: {{build: {build}, init: true}}\n  cache:\n    im"
+    )
+    compose += "secrets: {TOKEN: {environment: TOKEN}}\n"
+    commit = platform.repository.pull_request(
+        1, "Images of CI", files={"compose.yaml": compose, "side/Dockerfile": side}
+    )
+    platform.settings |= {
+        "preview_images": {"web": f"{registry.host}/acme/shop:{{commit}}"},
+        "preview_registries": list(registry.login),
+        "preview_build_secrets": {"TOKEN": secret},
+    }
+    running = platform.begin("up", "-vvv", "--diff", preview_number=1, preview_commit=commit)
+    platform.wait_for(1, "build", running)
+    time.sleep(2)
+    registry.push(ci.image("one"), f"acme/shop:{commit}")
+    up = running.ended().ok()
+    assert platform.get(1) == (200, "one\n")
+    assert platform.exec(1, "side", "cat", "/seen") == "0"
+
+    registry.push(ci.image("two"), f"acme/shop:{commit}")
+    assert platform.up(1, commit).ok().changed == 0, "what is deployed is no tag"
+    assert platform.get(1) == (200, "one\n")
+
+    name = platform.name(1)
+    images = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter",
+                    f"reference=ephemera-preview/{name}/side").split()  # fmt: skip
+    seen = b"".join(map(everything_in, images))
+    seen += docker("inspect", f"{name}-web-1", f"{name}-side-1").encode() + up.out.encode()
+    seen += b"".join(
+        p.read_bytes() for p in (platform.state / "previews" / name).rglob("*") if p.is_file()
+    )
+    assert images and not [word for word in (secret, PASSWORD) if word.encode() in seen]
+
+    refused = platform.up(1, commit, preview_builder="elsewhere").refused()
+    assert "preview_builder: 'elsewhere' is refused" in refused.sentence
 
 
 # -- failures of the Dockerfile -------------------------------------------------------------------

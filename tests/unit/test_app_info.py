@@ -536,6 +536,18 @@ def test_what_compose_itself_refuses_is_said_in_its_words(tmp_path: Path) -> Non
     assert "undefined volume data" in only
 
 
+@pytest.mark.parametrize("source", ["environment: TOKEN", "file: ./not/committed"])
+def test_secrets_of_builds_come_from_the_platform(tmp_path: Path, source: str) -> None:
+    write(tmp_path, {"Dockerfile": "FROM a\n"})
+    text = web("build: {context: ., secrets: [T]}") + f"secrets: {{T: {{{source}}}}}\n"
+    found = read(tmp_path, text, build_secrets=frozenset({"T"}))
+    assert found.services["web"]["build"]["secrets"] == [{"source": "T"}]
+    assert found.secrets == {}
+    assert any("preview_build_secrets" in problem for problem in refused(tmp_path, text))
+    used = text.replace("secrets: [T]}", "secrets: [T]}\n    secrets: [T]")
+    assert "secrets.T" in refused(tmp_path, used, build_secrets=frozenset({"T"}))[0]
+
+
 def test_secrets_and_configs_out_of_variables(tmp_path: Path) -> None:
     text = web("secrets: [s]\nconfigs: [c]") + (
         "secrets: {s: {environment: GRANTED}}\nconfigs: {c: {environment: GRANTED}}\n"
