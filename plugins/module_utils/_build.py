@@ -229,10 +229,18 @@ def without_frontend(text: str) -> str:
     return "\n".join(head + ["#"] * moved + lines[len(head) + moved :])
 
 
-# Where a Dockerfile may use a cache mount, and where a step of an image's ONBUILD has: an author
-# who hides one keeps only their own preview's results from being told apart.
-_CACHE_MOUNT = re.compile(r"--mount\b.*cache", re.IGNORECASE | re.DOTALL)
-_CACHE_MOUNT_OF_BASE = re.compile(r"(?im)^#\d+ \[[^\]\n]*\] .*--mount\b.*cache")
+def mounts_cache(text: str) -> bool:
+    """Whether a Dockerfile, or one of its steps, may use a cache mount.
+
+    An author who hides one only keeps their own preview's results from being told apart.
+    """
+    text = text.lower()
+    return "--mount" in text and "cache" in text
+
+
+def _steps(progress: str) -> Iterator[str]:
+    """The steps that BuildKit tells of; those of an image's ONBUILD are in no Dockerfile."""
+    return (line for line in progress.split("\n") if re.match(r"#\d+ \[", line))
 
 
 # -- limits ---------------------------------------------------------------------------------------
@@ -265,14 +273,12 @@ def _enter_group(group: str, memory: int, pids: int) -> int:
     """Make the cgroup, or join those that use it. What is returned holds it until it is closed."""
     unified = os.path.exists(os.path.join(CGROUPS, "cgroup.controllers"))
     place = os.path.join(CGROUPS, "" if unified else "memory", group)
-    while True:
-        os.makedirs(place, exist_ok=True)
-        held = os.open(place, os.O_RDONLY)
-        fcntl.flock(held, fcntl.LOCK_SH)
-        # Whoever was last may have removed it just now.
-        if os.path.exists(place) and os.path.samestat(os.fstat(held), os.stat(place)):
-            break
-        os.close(held)
+    held = -1
+    while held < 0:
+        # Whoever was last may be removing it just now.
+        with contextlib.suppress(FileNotFoundError):
+            os.makedirs(place, exist_ok=True)
+            held = _hold(place)
     limits = [
         ("memory/memory.memsw.limit_in_bytes", -1),
         ("memory/memory.limit_in_bytes", memory),
@@ -301,6 +307,17 @@ def _enter_group(group: str, memory: int, pids: int) -> int:
         os.close(held)
         raise
     return held
+
+
+def _hold(place: str) -> int:
+    """Lock a folder against being removed; -1 where it was, and stands there no more."""
+    held = os.open(place, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(held), os.stat(place)):
+            return held
+    os.close(held)
+    return -1
 
 
 def _remove_group(group: str) -> None:
@@ -489,9 +506,9 @@ class _Maker:
         if request.fresh or (request.secrets and not request.trusted):
             argv.append("--no-cache")
         with open(dockerfile, encoding="utf-8", newline="") as stream:
-            apart = bool(_CACHE_MOUNT.search(stream.read()))
+            apart = mounts_cache(stream.read())
         ended = self._solve(job, argv, context, apart)
-        if not apart and _CACHE_MOUNT_OF_BASE.search(ended.err):
+        if not apart and any(map(mounts_cache, _steps(ended.err))):
             self._ask(["docker", "image", "rm", job.image])
             self._solve(job, argv, context, apart=True)
 

@@ -187,7 +187,7 @@ def parse(text: str, heredocs: bool = True, escape: str = "") -> List[Instructio
 
 def _too_large(text: str, args: Mapping[str, Any]) -> Optional[str]:
     """Whether the engine, which fills in variables in its own memory, would run out of it."""
-    for escape in {"\\", _escape(text)}:
+    for escape in sorted({"\\", _escape(text)}):
         sizes = _Sizes({name: len(str(value)) for name, value in args.items()})
         filled = 0
         instructions = parse(text, heredocs=False, escape=escape)

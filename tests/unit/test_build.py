@@ -128,6 +128,22 @@ def test_without_frontend(before: str, after: str) -> None:
     assert _build.without_frontend(before) == after
 
 
+@pytest.mark.parametrize(
+    ("step", "mounts"),
+    [
+        ("RUN --mount=type=cache,target=/c true", True),
+        ("RUN --MOUNT=target=/c,type=Cache true", True),
+        ("RUN \\\n  --mount=id=a,\\\ntype=cache,target=/c true", True),
+        ("RUN --mount=type=secret,id=a true", False),
+        ("RUN apt-get install cache", False),
+        ("RUN --mount " * 20000, False),
+    ],
+    ids=range(6),
+)
+def test_where_a_cache_mount_may_be(step: str, mounts: bool) -> None:
+    assert _build.mounts_cache(f"FROM a\n{step}\n") is mounts
+
+
 def test_prune_is_of_one_preview() -> None:
     command = _docker.cache_prune("shop-pr-1")
     expression = re.findall(r'~="(.*)"', command[-1])[0]

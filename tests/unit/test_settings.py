@@ -179,6 +179,8 @@ def test_values_are_read(name: str, given: Any, value: Any) -> None:
         ("preview_environment", {"PREVIEW_URL": "x"}, "not one of ours"),
         ("preview_images", {"web": "acme/shop:{branch}"}, "{commit} and {number}"),
         ("preview_images", {"We b": "acme/shop"}, "a service's name"),
+        ("preview_base_images", ["python:3.1?"], "a pattern of images' names"),
+        ("preview_base_images", ["python:[34]"], "a pattern of images' names"),
         ("preview_verify_timeout", 0, "a time from 1 to 3600 seconds"),
         ("preview_verify_timeout", "2 days", "a time from 1"),
         ("preview_docker_subnets", [], "at least 1"),
