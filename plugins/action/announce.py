@@ -37,7 +37,9 @@ class ActionModule(PreviewAction):
             preview, progress, outcome, arguments["failure"], now=int(time.time())
         )
         report["notes"] += [_announce.harmless(note) for note in arguments["notes"]]
-        report = _plan.redact(report, _plan.secret_values(preview, settings))
+        # Only what others have said can hold a secret; a name that happens to be one stays a name.
+        secrets = self.secrets(preview, task_vars)
+        report.update({key: _plan.redact(report[key], secrets) for key in ("failure", "notes")})
         if not self._task.check_mode:
             self._close(arguments, report)
             _write(report, settings)

@@ -7,11 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.ephemera.preview.plugins.module_utils import (
-    _diagnose,
-    _plan,
-    _xpreview,
-)
+from ansible_collections.ephemera.preview.plugins.module_utils import _diagnose, _xpreview
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
 
@@ -29,7 +25,7 @@ class ActionModule(PreviewAction):
         preview, hook = arguments["preview"], arguments["name"]
         wanted = _wanted(preview, hook)
         if wanted and not self._task.check_mode:
-            secrets = _plan.secret_values(preview, self.settings(task_vars))
+            secrets = self.secrets(preview, task_vars)
             for service, wish in wanted:
                 self._run(preview, hook, service, wish, secrets)
         return {"changed": bool(wanted), "services": [service for service, _wish in wanted]}
@@ -53,10 +49,7 @@ class ActionModule(PreviewAction):
             return
         data = [s["name"] for s in preview.get("services", []) if s["data"]]
         failed = _diagnose.hook_failed(hook, service, wish["timeout"], ran.out, secrets, data)
-        raise AnsibleActionFail(
-            _plan.redact(failed.sentence, secrets),
-            result={"log": failed.log, "service": service},
-        )
+        raise AnsibleActionFail(failed.sentence, result={"log": failed.log, "service": service})
 
 
 def _wanted(preview: dict[str, Any], hook: str) -> list[tuple[str, dict[str, Any]]]:

@@ -32,25 +32,31 @@ class ActionModule(PreviewAction):
         if self._task.check_mode:
             return {"changed": False, "skipped": True, "msg": "There is nothing to verify yet."}
         preview, whole = arguments["preview"], arguments["only"] == "all"
-        settings = self.settings(task_vars)
+        settings, secrets = self.settings(task_vars), self.secrets(preview, task_vars)
         seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
         mine = seen["previews"][preview["name"]]
         scene = _diagnose.Scene(
             [s for s in preview["services"] if whole or s["data"]],
-            self._look(preview),
+            self._look(preview, secrets),
             images={image["ref"]: image["id"] for image in mine["images"]},
             whole=whole,
         )
-        refusal = _Refusal(self, preview, settings, task_vars)
+        refusal = _Refusal(self, settings, secrets, task_vars)
+        if arguments["failure"] and "said" not in arguments["failure"]:
+            raise AnsibleActionFail(arguments["failure"]["msg"])
         if arguments["failure"]:
             return refusal.of_start(scene, arguments["failure"])
-        failed = self._wait(preview, scene, settings)
+        failed = self._wait(preview, scene, settings, secrets)
         if failed:
             return refusal.of(*failed)
         return {"changed": False, "state": _plan.deployed(preview, mine, seen["now"])}
 
     def _wait(
-        self, preview: dict[str, Any], scene: _diagnose.Scene, settings: dict[str, Any]
+        self,
+        preview: dict[str, Any],
+        scene: _diagnose.Scene,
+        settings: dict[str, Any],
+        secrets: list[str],
     ) -> tuple[_diagnose.Scene, _diagnose.Finding] | None:
         """Until all is well, or will not be: then what was last seen, and what is wrong."""
         end = time.monotonic() + settings["preview_verify_timeout"]
@@ -68,9 +74,9 @@ class ActionModule(PreviewAction):
             if spent or now >= end:
                 return scene, spent or findings[0]
             time.sleep(min(_diagnose.POLL, end - now))
-            scene = scene._replace(containers=self._look(preview))
+            scene = scene._replace(containers=self._look(preview, secrets))
 
-    def _look(self, preview: dict[str, Any]) -> list[_diagnose.Container]:
+    def _look(self, preview: dict[str, Any], secrets: list[str]) -> list[_diagnose.Container]:
         argv = ["sh", "-c", _diagnose.LOOK, "look", preview["name"], _diagnose.LOOK_FORMAT]
         ran = self.on_host(argv)
         if ran.rc != 0:
@@ -78,7 +84,7 @@ class ActionModule(PreviewAction):
                 "The Docker engine stopped answering while the preview was verified: "
                 f"{(ran.err or ran.out).strip() or 'no answer.'}"
             )
-        return _diagnose.parse_look(ran.out, preview["name"])
+        return _diagnose.parse_look(ran.out, preview["name"], secrets)
 
     def told(self, idents: list[str], secrets: list[str]) -> dict[str, _diagnose.Told]:
         """The last words of these containers."""
@@ -132,14 +138,14 @@ class _Refusal:
     def __init__(
         self,
         action: ActionModule,
-        preview: dict[str, Any],
         settings: dict[str, Any],
+        secrets: list[str],
         task_vars: dict[str, Any],
     ) -> None:
         self.action = action
         self.settings = settings
+        self.secrets = secrets
         self.task_vars = task_vars
-        self.secrets = _plan.secret_values(preview, settings)
 
     def of(self, scene: _diagnose.Scene, failed: _diagnose.Finding) -> dict[str, Any]:
         """The result of a preview that does not become well."""
@@ -151,9 +157,9 @@ class _Refusal:
     def of_start(self, scene: _diagnose.Scene, failure: dict[str, Any]) -> dict[str, Any]:
         """The result of a preview whose services could not even be started."""
         scene = self._closer(scene)
-        said = [str(failure.get(key) or "") for key in ("stderr", "msg")]
-        said = _diagnose.presentable("\n".join(said).split("\n"), self.secrets)
-        return self._result(scene, [_diagnose.start_failed(scene, "\n".join(said))])
+        said = [*failure["said"], failure["msg"]] if failure["late"] else failure["said"]
+        found = _diagnose.start_failed(scene, "\n".join(said), late=failure["late"])
+        return self._result(scene, [found])
 
     def _closer(self, scene: _diagnose.Scene) -> _diagnose.Scene:
         findings = _diagnose.judge(scene)
@@ -191,11 +197,13 @@ class _Refusal:
             {
                 "service": finding.service,
                 "diagnosis": finding.code,
-                "sentence": " ".join(_diagnose.presentable(finding.sentence.split("\n"))),
+                "sentence": " ".join(
+                    _diagnose.presentable(finding.sentence.split("\n"), self.secrets)
+                ),
             }
             for finding in findings
         ]
-        result = {
+        return {
             "failed": True,
             "changed": False,
             "msg": told[0]["sentence"],
@@ -204,7 +212,6 @@ class _Refusal:
             "diagnosis": told[0]["diagnosis"],
             "findings": told,
         }
-        return dict(_plan.redact(result, self.secrets))
 
 
 def _question(settings: dict[str, Any]) -> dict[str, Any]:

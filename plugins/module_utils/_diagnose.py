@@ -251,6 +251,7 @@ WORDS: Tuple[Tuple[str, str], ...] = (
         r"(?:executable file not found|no such file or directory)",
         "the program {0} is not in its image",
     ),
+    (r"unable to find user ([^:\n]{1,100})", "the user {0} is not in its image"),
     (r"([\w./-]{1,100}): (?:command )?not found", "the program {0} is not in its image"),
     (r"exec format error", "its image was built for another processor"),
     (
@@ -387,7 +388,7 @@ class Told(NamedTuple):
     oom: bool
 
 
-def parse_look(output: str, name: str) -> List[Container]:
+def parse_look(output: str, name: str, secrets: Sequence[str] = ()) -> List[Container]:
     """The containers of a Compose project out of what ``LOOK`` printed."""
     now, of = 0.0, ""
     found: Dict[str, Container] = {}
@@ -400,7 +401,7 @@ def parse_look(output: str, name: str) -> List[Container]:
             raw = json.loads(rest)
             # An image's label could pose as Compose's; the name is the engine's.
             if raw["name"].lstrip("/").startswith(name + "-") or "_" + name in raw["name"]:
-                found[ident] = _container(ident, raw, now)
+                found[ident] = _container(ident, raw, now, secrets)
         elif kind == "sockets" and ident in found:
             of = ident
             found[of] = found[of]._replace(listen=[])
@@ -412,7 +413,7 @@ def parse_look(output: str, name: str) -> List[Container]:
     return list(found.values())
 
 
-def _container(ident: str, raw: Mapping[str, Any], now: float) -> Container:
+def _container(ident: str, raw: Mapping[str, Any], now: float, secrets: Sequence[str]) -> Container:
     state, check = raw["state"], raw["check"] or {}
     health = state.get("Health") or {}
     running = state["Status"] == "running"
@@ -424,9 +425,12 @@ def _container(ident: str, raw: Mapping[str, Any], now: float) -> Container:
         status=state["Status"],
         health=health.get("Status", "") if health.get("Status") != "none" else "",
         declined=check.get("Test") == ["NONE"],
-        check_said="\n".join(probe.get("Output", "") for probe in (health.get("Log") or [])[-1:]),
+        check_said="\n".join(
+            _plan.redact(probe.get("Output", ""), secrets)
+            for probe in (health.get("Log") or [])[-1:]
+        ),
         code=state.get("ExitCode", 0),
-        error=state.get("Error", ""),
+        error=_plan.redact(state.get("Error", ""), secrets),
         oom=bool(state.get("OOMKilled")),
         restarts=raw["restarts"] or 0,
         up=max(0.0, now - _seconds(state["StartedAt"])) if running else 0.0,
@@ -486,7 +490,7 @@ def parse_told(output: str, secrets: Sequence[str] = ()) -> Dict[str, Told]:
 def presentable(lines: Sequence[str], secrets: Sequence[str] = ()) -> List[str]:
     """Log lines as they may be shown: no secret, nothing that a terminal or CI would obey, cut."""
     text = "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
-    text = _plan.redact(_announce.harmless(text), secrets)
+    text = _announce.harmless(_plan.redact(text, secrets))
     return [line[:500].rstrip() for line in text.split("\n") if line.strip()][-40:]
 
 
@@ -929,10 +933,11 @@ _BEFORE_START = ("too_few", "waits", "young", "leftover", "outdated")
 _BEFORE_END = ("starting", "job_runs", "data_silent")
 
 
-def start_failed(scene: Scene, said: str) -> Finding:
+def start_failed(scene: Scene, said: str, *, late: bool = False) -> Finding:
     """Why the services could not be started.
 
     :param said: what Compose said.
+    :param late: whether it was its deadline that ended it.
     """
     for code, pattern in _STARTS:
         match = re.search(pattern, said)
@@ -940,7 +945,6 @@ def start_failed(scene: Scene, said: str) -> Finding:
         if match and image:
             why = (match.groups() or ("",))[0]
             return _finding(code, _user_of(scene.services, image), image=image, said=why)
-    late = re.search(r"timeout waiting|not healthy after", said)
     passing = _BEFORE_START if late else _BEFORE_START + _BEFORE_END
     findings = [f for f in judge(scene) if f.code not in passing]
     if findings:
@@ -1004,9 +1008,6 @@ docker inspect --type container --format "state$t$t{{json .State}}" "$name"
 tell log "$(docker logs --tail 60 "$name" 2>&1)"
 exit 1
 """
-
-FACTS = LOOK + TOLD + ONE_OFF
-"""All that runs on a host for this, for the doctor to know the commands of."""
 
 
 class Hooked(NamedTuple):

@@ -16,6 +16,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import _diagnose,
 # What stages run on the host, and the package of Debian that has it.
 COMMANDS = {
     "cat": "coreutils",
+    "cmp": "diffutils",
     "cut": "coreutils",
     "date": "coreutils",
     "flock": "util-linux",

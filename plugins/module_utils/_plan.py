@@ -28,6 +28,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _route,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import in_bytes
+from ansible_collections.ephemera.preview.plugins.module_utils._refusal import plain
 from ansible_collections.ephemera.preview.plugins.module_utils._screen import replicas_of
 from ansible_collections.ephemera.preview.plugins.module_utils._xpreview import HOOKS
 
@@ -329,7 +330,8 @@ def grants(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Grants:
 
 
 def secret_values(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> List[str]:
-    """Every value that must not be shown, longest first so that none hides in another."""
+    """Every value that must not be shown, in each form in which programs quote it, the longest
+    first so that none hides in another."""
     values = [str(v) for v in settings["preview_secrets"].values()]
     values += [str(v) for v in settings["preview_build_secrets"].values()]
     values += [str(v) for v in settings["preview_auth_users"].values()]
@@ -339,20 +341,46 @@ def secret_values(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Li
     values += [str(v) for v in settings["preview_proxy"].values() if "@" in str(v)]
     if settings["preview_secret_key"]:
         values.append(derive(settings["preview_secret_key"], preview, "app"))
-    return sorted({v for v in values if len(v) >= 4}, key=len, reverse=True)
+    return sorted({f for v in values if len(v) >= 4 for f in _forms(v)}, key=len, reverse=True)
+
+
+def _forms(secret: str) -> Set[str]:
+    """A secret as it is, and as Compose, Go, Python and our own refusals write it."""
+    return {
+        secret,
+        secret.replace("$", "$$"),
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        repr(secret)[1:-1],
+        plain(secret, len(secret)),
+    }
+
+
+_HIDDEN = "********"
 
 
 def redact(value: Any, secrets: Sequence[str]) -> Any:
-    """The same structure with every secret in its strings replaced."""
+    """The same structure with every secret in its strings replaced, also where its end is cut off
+    and ``...`` stands for it."""
     if isinstance(value, str):
         for secret in secrets:
-            value = value.replace(secret, "********")
-        return value
+            value = value.replace(secret, _HIDDEN)
+        *cut, end = value.split("...")
+        return "...".join([*(_without_beginning(part, secrets) for part in cut), end])
     if isinstance(value, Mapping):
         return {k: redact(v, secrets) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [redact(v, secrets) for v in value]
     return value
+
+
+def _without_beginning(text: str, secrets: Sequence[str]) -> str:
+    """A text whose end was cut off, without the beginning of a secret that it ends with."""
+    for secret in secrets:
+        for length in range(min(len(secret), len(text)), 3, -1):
+            if text.endswith(secret[:length]):
+                return text[:-length] + _HIDDEN
+    return text
 
 
 class Completed(NamedTuple):
@@ -548,14 +576,13 @@ def complete(
             if volume["type"] == "volume" and volume.get("source")
         }
     )
-    preview["notes"] = notes
+    secrets = secret_values(preview, settings)
+    _refuse_secrets(planned, secrets)
+    preview["notes"] = redact(notes, secrets)
     preview["subnets"] = _subnets(preview, settings, taken)
     preview["edge"] = _project.edge(preview)
     preview["wanted"] = _summary(preview)
-    secrets = secret_values(preview, settings)
-    _refuse_secrets_in_arguments(planned, secrets)
-    project = _project.render(preview, services, settings, definition)
-    return Completed(redact(preview, secrets), project)
+    return Completed(preview, _project.render(preview, services, settings, definition))
 
 
 def _subnets(
@@ -583,27 +610,46 @@ def _subnets(
     return dict(kept, **dict(zip(missing, fresh)))
 
 
-def _refuse_secrets_in_arguments(
-    planned: Iterable[Mapping[str, Any]], secrets: Sequence[str]
-) -> None:
+def _refuse_secrets(planned: Iterable[Mapping[str, Any]], secrets: Sequence[str]) -> None:
+    """Refuse a secret where a plan would show it. What is hidden there would no longer work."""
     for service in planned:
         for hook in HOOKS:
-            words = (service[hook] or {}).get("command", [])
-            if any(secret in word for secret in secrets for word in words):
+            said = _bare("".join((service[hook] or {}).get("command", [])))
+            if any(len(_bare(secret)) > 3 and _bare(secret) in said for secret in secrets):
                 raise PlanRefused(
                     "services.{0}.x-preview.{1}.command holds the value of a secret, which would "
                     "stand in the process list. Give it to the service by its environment.".format(
                         service["name"], hook
                     )
                 )
-        args = ((service["build"] or {}).get("args") or {}).values()
-        if any(secret in str(arg) for secret in secrets for arg in args):
+        build = service["build"] or {}
+        if _holds(build.get("args"), secrets):
             raise PlanRefused(
                 "services.{0}.build.args holds the value of a secret, which would stand in the "
                 "image's history. Use preview_build_secrets and RUN --mount=type=secret.".format(
                     service["name"]
                 )
             )
+        shown = {
+            "image": service["image"] if service["source"] == "pull" else "",
+            "build": {k: v for k, v in build.items() if k != "digest"},
+            "x-preview.health": service["health"],
+        }
+        for key, value in shown.items():
+            if _holds(value, secrets):
+                raise PlanRefused(
+                    "services.{0}.{1} holds the value of a secret, which would be shown. Write "
+                    "there what may be seen.".format(service["name"], key)
+                )
+
+
+def _bare(text: str) -> str:
+    """A command without what the splitting of a string into words takes away or moves."""
+    return re.sub(r"[\s'\"\\]+", "", text)
+
+
+def _holds(value: Any, secrets: Sequence[str]) -> bool:
+    return bool(redact(value, secrets) != value)
 
 
 def _summary(preview: Mapping[str, Any]) -> Dict[str, Any]:

@@ -58,8 +58,7 @@ class PreviewAction(ActionBase):
     ) -> dict[str, Any]:
         if "name" not in arguments.get("preview", {}):
             return outcome
-        secrets = _plan.secret_values(arguments["preview"], self.settings(task_vars))
-        return dict(_plan.redact(outcome, secrets))
+        return dict(_plan.redact(outcome, self.secrets(arguments["preview"], task_vars)))
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Do the work and return the task's result."""
@@ -76,6 +75,10 @@ class PreviewAction(ActionBase):
             return dict(_settings.resolve(given, required))
         except _settings.SettingsRefused as refused:
             raise AnsibleActionFail(str(refused)) from None
+
+    def secrets(self, preview: dict[str, Any], task_vars: dict[str, Any]) -> list[str]:
+        """Every value that no output may hold."""
+        return _plan.secret_values(preview, self.settings(task_vars))
 
     def on_host(self, argv: Sequence[str], stdin: str | None = None) -> Ran:
         """Run an argument list where the task's connection leads, without a module's cost."""

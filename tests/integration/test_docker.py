@@ -106,7 +106,7 @@ services:
     entrypoint: [sh, -c]
     command: ["hostname > /www/index.html; exec httpd -f -p 9090 -h /www"]
     ports: ["9090"]
-    deploy: {replicas: 2}
+    deploy: {replicas: 3}
   scheduler:
     <<: *app
     command: [sleep, "3600"]
@@ -148,11 +148,11 @@ def test_what_a_compose_file_says_comes_true(rich: Platform) -> None:
         "web": f"http://{name}.localhost:{rich.port}",
     }
     assert rich.get(1) == (200, "rich\n")
-    hosts = {rich.get(1, host=f"api--{name}.localhost")[1] for dummy in range(4)}
-    assert len(hosts) == 2, "both replicas answer"
+    hosts = {rich.get(1, host=f"api--{name}.localhost")[1] for dummy in range(6)}
+    assert len(hosts) == 3, "every replica answers"
     running = docker("ps", "--format", "{{.Names}}", "--filter", f"name=^{name}-").split()
     assert sorted(running) == [
-        f"{name}-{c}" for c in ("api-1", "api-2", "cache-1", "scheduler-1", "web-1")
+        f"{name}-{c}" for c in ("api-1", "api-2", "api-3", "cache-1", "scheduler-1", "web-1")
     ]
     assert inspect(rich, "prepare-1")["State"]["ExitCode"] == 0
     images = {inspect(rich, f"{s}-1")["Image"] for s in ("web", "api", "scheduler", "prepare")}
@@ -208,7 +208,7 @@ def test_the_gateway_sees_only_our_names_of_exposed_services(rich: Platform) -> 
     edge = json.loads(docker("network", "inspect", f"{name}_edge"))[0]
     assert edge["Internal"]
     assert sorted(c["Name"] for c in edge["Containers"].values()) == sorted(
-        [GATEWAY, f"{name}-web-1", f"{name}-api-1", f"{name}-api-2"]
+        [GATEWAY, f"{name}-web-1", f"{name}-api-1", f"{name}-api-2", f"{name}-api-3"]
     )
     route = json.loads((rich.state / "gateway" / "routes" / f"{name}.yaml").read_text())
     led_to = set(re.findall(r"http://([^:\"]+):", json.dumps(route["http"]["services"])))

@@ -232,18 +232,21 @@ def test_until_deploy_a_failure_leaves_the_previous_version_serving(
     assert platform.exec(1, "cache", "ls", "/conf") == "text"
     assert platform.get(1) == (200, "good")
 
-    broken = change(
-        "no migration",
-        Dockerfile=str(TINY["Dockerfile"]),
-        **{"compose.yaml": tiny("echo cannot migrate; exit 3")},
-    )
+    text = bound.replace("image: redis:8\n", "image: redis:8\n    user: nobody-knows\n")
+    broken = change("no cache", Dockerfile=str(TINY["Dockerfile"]), **{"compose.yaml": text})
+    up = platform.up(1, broken).refused()
+    assert up.result["failure"]["stage"] == "database"
+    assert "cache cannot be started: the user nobody-knows is not in its image" in up.sentence
+    assert platform.get(1) == (200, "good")
+
+    broken = change("no migration", **{"compose.yaml": tiny("echo cannot migrate; exit 3")})
     up = platform.up(1, broken).refused()
     assert up.result["failure"]["stage"] == "migrate"
     assert "cannot migrate" in "\n".join(up.result["failure"]["log"])
     assert platform.get(1) == (200, "good")
     assert docker("ps", "--quiet", "--filter", f"name={platform.name(1)}-web") == serving
 
-    platform.up(1, change("mended", Dockerfile=str(TINY["Dockerfile"]))).ok()
+    platform.up(1, change("mended")).ok()
     assert platform.get(1) == (200, "mended")
     assert platform.exec(1, "cache", "cat", "/conf/text") == "mended"
 

@@ -13,7 +13,7 @@ from conftest import TINY, Platform, docker
 
 COMPOSE = str(TINY["compose.yaml"])
 SECRETS = {
-    "API_KEY": "k3y-that-nobody-may-read",
+    "API_KEY": 'k3y-"that"-nobody-may-read',
     "preview_secret_key": "a-key-of-the-platform-with-many-characters",
     "preview_source_token": "t0ken-for-the-repository",
 }
@@ -42,7 +42,7 @@ def test_secrets_reach_the_app_and_no_output(
     up = platform.up(1, commit, "-vvv", "--diff").ok()
     word, key, own = platform.exec(1, "web", "cat", "/data/log").splitlines()[0].split()
     assert (word, key, len(own)) == ("leak", SECRETS["API_KEY"], 64)
-    hidden = {*SECRETS.values(), own}
+    hidden = {*SECRETS.values(), own, json.dumps(SECRETS["API_KEY"])[1:-1]}
 
     def nowhere(text: str) -> None:
         assert not [secret for secret in hidden if secret in text]
@@ -79,6 +79,17 @@ def test_secrets_reach_the_app_and_no_output(
     nowhere(up.out)
     nowhere((result / "result.json").read_text() + (result / "result.md").read_text())
     nowhere(json.dumps(platform.recorded(1)))
+
+    # What cannot be started is named by the engine, as it likes to quote it.
+    for key, value in (("command", '["$API_KEY", serve]'), ("user", "$PREVIEW_SECRET")):
+        failing = told.replace("    init: true\n", f"    {key}: {value}\n")
+        commit = platform.repository.pull_request(1, key, files={"compose.yaml": failing})
+        up = platform.up(1, commit, "-vvv").refused()
+        assert up.result["failure"]["stage"] == ("deploy" if key == "command" else "migrate")
+        assert "********" in up.sentence
+        nowhere(up.out)
+        nowhere((result / "result.json").read_text() + (result / "result.md").read_text())
+        nowhere(json.dumps(platform.recorded(1)))
 
     # A fork sees none of the app's.
     commit = platform.repository.pull_request(2, "A fork", files={"compose.yaml": told})

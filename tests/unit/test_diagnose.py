@@ -590,6 +590,7 @@ SAYINGS = [
     ("ModuleNotFoundError: No module named 'uvicorn'", "the module uvicorn is not installed"),
     ("Error: Cannot find module 'express'", "the module express is not installed"),
     ('exec: "gunicorn": executable file not found in $PATH', "the program gunicorn is not in"),
+    ("unable to find user app: no matching entries in passwd file", "the user app is not in"),
     ("sh: 1: npm: not found", "the program npm is not in"),
     ("exec /app/run: exec format error", "another processor"),
     ("FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory", "memory"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _apply,
     _diagnose,
     _docker,
     _doctor,
@@ -642,10 +643,11 @@ def test_no_module_of_community_docker_that_needs_more_is_used():
 
 def test_commands_are_those_that_stages_run():
     looked_for = (
-        "awk cat cut date find flock grep head mktemp sed sha256sum sort stat tail timeout tr xargs"
+        "awk cat cmp cut date find flock grep head mktemp sed sha256sum sort stat tail timeout tr "
+        "xargs"
     )
     scripts = _docker._SCRIPT + _lease._SCRIPT + _diagnose.LOOK + _diagnose.TOLD
-    scripts += _diagnose.ONE_OFF + _doctor_facts.SCRIPT
+    scripts += _diagnose.ONE_OFF + _apply.SCRIPT + _doctor_facts.SCRIPT
     scripts += (ROOT / "plugins/action/hook.py").read_text()
     scripts = re.sub(r"(?m)^\s*#.*$", "", scripts)
     words = set(re.findall(r"(?<![\w./$-])[a-z][a-z0-9]*(?![\w.=:-])", scripts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import (
@@ -12,6 +13,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _firewall,
     _plan,
     _project,
+    _refusal,
     _settings,
     _xpreview,
 )
@@ -212,6 +214,39 @@ def test_a_hook_may_not_carry_a_secret_in_its_arguments():
     assert SECRET not in str(e.value)
 
 
+@pytest.mark.parametrize("secret", ["correct horse battery", """it's "quoted" \\here"""])
+def test_a_secret_is_found_in_a_hook_that_was_split_into_words(secret):
+    command = ["seed", *re.sub(r"[\'\"\\\\]", "", secret).split()]
+    of = with_secret(seed={"command": command, "timeout": 60})
+    with pytest.raises(_plan.PlanRefused, match=r"x-preview\.seed\.command holds"):
+        complete(of, preview_secrets={"TOKEN": secret}, preview_secret_key=KEY)
+
+
+@pytest.mark.parametrize(
+    "key, change",
+    [
+        ("image", {"image": f"registry.example.org/{SECRET}:1", "build": None}),
+        ("build", {"build": {"context": ".", "dockerfile_inline": f"FROM x\nRUN {SECRET}\n"}}),
+        ("x-preview.health", {}),
+    ],
+)
+def test_a_secret_is_refused_where_a_plan_would_show_it(key, change):
+    of = with_secret(health={"path": f"/health?{SECRET}", "deep": None, "status": [200]})
+    of["services"]["web"].update(change)
+    if change:
+        of["x_preview"]["services"]["web"]["health"] = None
+    with pytest.raises(_plan.PlanRefused) as refused:
+        complete(of, preview_secrets={"TOKEN": SECRET}, preview_secret_key=KEY)
+    assert f"services.web.{key} holds the value of a secret" in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+def test_what_a_preview_is_called_stays_though_it_be_a_secret_as_well():
+    of = complete(shop(), preview_secrets={"TOKEN": "shop-pr-42"}, preview_secret_key=KEY)
+    assert of.preview["name"] == "shop-pr-42"
+    assert of.preview["url"] == complete(shop()).preview["url"]
+
+
 def test_a_build_argument_may_not_carry_a_secret():
     of = shop()
     of["services"]["web"]["build"] = {"context": ".", "args": {"TOKEN": SECRET}}
@@ -240,6 +275,30 @@ def test_derived_secrets_differ_by_everything_that_identifies():
     assert len(derived) == 8
     shifted = [dict(base, app="a", repository="bc"), dict(base, app="ab", repository="c")]
     assert len({_plan.derive(KEY, of, "app") for of in shifted}) == 2
+
+
+SAID = 'a "b\\c" é $HOME'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SAID,
+        json.dumps({"a": [SAID]}),
+        f"{SAID!r} is no port",
+        SAID.replace("$", "$$"),
+        _refusal.shown([SAID]),
+        _refusal.shown({"key": "x" * 60 + SAID}),
+        _refusal.plain("x" * 70 + SAID, 80),
+    ],
+)
+def test_a_secret_is_hidden_however_it_is_quoted_or_cut(text):
+    secrets = _plan.secret_values(
+        identity(), settings(preview_secrets={"TOKEN": SAID}, preview_secret_key=KEY)
+    )
+    hidden = _plan.redact(text, secrets)
+    assert "********" in hidden
+    assert '"b' not in hidden and "b\\" not in hidden
 
 
 def test_redaction_replaces_the_longer_secret_first():

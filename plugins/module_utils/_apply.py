@@ -1,0 +1,94 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A preview's Compose project applied to its host: the command, and what its output says. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, List, Mapping, NamedTuple, Sequence
+
+from ansible_collections.ephemera.preview.plugins.module_utils import _diagnose
+
+KEPT = 1 << 16
+"""So many bytes of what Compose says at last are looked at."""
+
+# $1 is the project's file, $2 the project's name, $3 seconds, $4 "check" where nothing may change;
+# the rest is what Compose is to do, if anything. The project comes by standard input. Whether
+# anything has changed is seen in what the engine holds: what Compose says differs by its version.
+SCRIPT = r"""
+file=$1 name=$2 limit=$3 check=$4
+shift 4
+umask 077
+if [ -n "$check" ]; then new=$(mktemp); else new=$(mktemp "$file.XXXXXX"); fi || exit 73
+trap 'rm -f "$new"' EXIT
+cat >"$new" || exit 73
+state=changed
+! cmp -s "$new" "$file" || state=same
+[ -z "$check" ] || { echo $state; exit; }
+[ $state = same ] || mv -f "$new" "$file" || exit 73
+[ $# -gt 0 ] || { echo $state; exit; }
+look() {
+    set -- $(docker ps --all --quiet --no-trunc --filter "label=com.docker.compose.project=$name")
+    [ $# -eq 0 ] ||
+        docker inspect --type container --format '{{.ID}} {{.State.StartedAt}}' "$@" | sort
+}
+before=$(look)
+said=$({
+    timeout -k 10 "$limit" docker compose --ansi never --progress plain \
+        --project-directory "${file%/*}" --project-name "$name" --file "$file" \
+        "$@" </dev/null 2>&1
+    printf '\n%s\n' $?
+} | tail -c 65536)
+[ "$before" = "$(look)" ] || state=changed
+printf '%s\n%s\n' $state "$said"
+"""
+
+# "Container shop-pr-42-web-1  Started"; an error is no single word.
+_PROGRESS = re.compile(r" (?:\S+ )?\S+ {1,2}[A-Z][a-z]+ ?\Z")
+
+
+def command(preview: Mapping[str, Any], start: str, check: bool) -> List[str]:
+    """The argument list that writes the project and starts its services.
+
+    :param start: ``data``, ``all``, or "" to write only.
+    """
+    limit = preview["settings"]["preview_verify_timeout"]
+    argv = ["sh", "-c", SCRIPT, "apply", path(preview), preview["name"], str(limit)]
+    argv.append("check" if check else "")
+    wanted = [s["name"] for s in preview["services"] if start == "all" or s["data"]]
+    if not start or not wanted:
+        return argv
+    argv += ["up", "--detach", "--no-build", "--quiet-pull"]
+    # What an earlier commit had and this one has not. Data services know nothing of the others.
+    return argv + (["--remove-orphans"] if start == "all" else ["--", *wanted])
+
+
+def path(preview: Mapping[str, Any]) -> str:
+    """Where the project is on its host."""
+    return str(preview["dir"]) + "/compose.yaml"
+
+
+class Applied(NamedTuple):
+    """What came of it. ``late``: its deadline ended it. ``said``: why it failed, to be shown."""
+
+    changed: bool
+    failed: bool
+    late: bool
+    said: List[str]
+
+
+def parse(output: str, secrets: Sequence[str] = ()) -> Applied:
+    """What came of the project out of what ``SCRIPT`` printed."""
+    state, dummy, rest = output.rstrip("\n").partition("\n")
+    said, dummy, code = rest.rpartition("\n")
+    if len(said.encode("utf-8", "replace")) >= KEPT - 8:
+        # Where it was cut, the end of a secret may stand, which nobody can tell.
+        said = said[max(map(len, secrets), default=0) :]
+    lines = [line for line in said.split("\n") if not _PROGRESS.match(line)]
+    return Applied(
+        state == "changed",
+        code not in ("", "0"),
+        code == "124",
+        _diagnose.presentable(lines, secrets),
+    )
