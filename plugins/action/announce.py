@@ -98,9 +98,8 @@ def _write(report: dict[str, Any], settings: dict[str, Any]) -> None:
     markdown = _announce.markdown(report)
     if settings["preview_result_dir"]:
         folder = Path(settings["preview_result_dir"])
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "result.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
-        (folder / "result.md").write_text(markdown)
+        _put(folder, "result.json", json.dumps(report, indent=2, sort_keys=True) + "\n")
+        _put(folder, "result.md", markdown)
     if settings["preview_step_outputs"] == "github":
         for variable, text in (
             ("GITHUB_OUTPUT", _announce.step_outputs(report)),
@@ -109,3 +108,25 @@ def _write(report: dict[str, Any], settings: dict[str, Any]) -> None:
             if os.environ.get(variable):
                 with open(os.environ[variable], "a") as handle:
                     handle.write(text)
+
+
+def _put(folder: Path, name: str, text: str) -> None:
+    """Write a file anew. The folder may lie in a checkout, whose author would lead us elsewhere."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (FileExistsError, NotADirectoryError):
+        raise AnsibleActionFail(
+            f"preview_result_dir is {folder}, which is a symbolic link or no folder, so that the "
+            "result would be written elsewhere. Give it a folder of its own."
+        ) from None
+    draft = f".{name}.{os.getpid()}"
+    try:
+        with open(
+            os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=held), "w"
+        ) as handle:
+            handle.write(text)
+        os.replace(draft, name, src_dir_fd=held, dst_dir_fd=held)
+    finally:
+        os.close(held)

@@ -172,3 +172,21 @@ def test_exactly_one_app_is_meant_wherever_one_stands(platform: Platform, tmp_pa
     assert f"{platform.name(1)} is gone" in out
     code, out = play("list")
     assert code == 0, out
+
+
+def test_a_result_is_not_written_where_a_link_leads(platform: Platform, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "result.json").write_text("theirs")
+    link = tmp_path / "link"
+    link.symlink_to(elsewhere)
+    down = platform.down(1, preview_result_dir=str(link)).refused()
+    assert f"preview_result_dir is {link}, which is a symbolic link" in down.sentence
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "result.json").symlink_to(elsewhere / "result.json")
+    platform.down(1, preview_result_dir=str(folder)).ok()
+    assert json.loads((folder / "result.json").read_text())["outcome"] == "removed"
+    assert sorted(file.name for file in folder.iterdir()) == ["result.json", "result.md"]
+    assert (elsewhere / "result.json").read_text() == "theirs"
