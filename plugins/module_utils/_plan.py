@@ -44,7 +44,7 @@ _TRANSIENT = frozenset(
     source_token source_user source_key_file source_host_keys source_timeout source_max_size
     compose_timeout builder buildx_builder images_timeout registries registry_mirror proxy ca_file
     build_timeout build_memory build_pids build_disk image_max_age
-    docker_subnets isolation egress_allow lease verify_timeout
+    docker_subnets isolation egress_allow lease verify_timeout hooks_timeout
     domain domain_shared host_format host_ip
     gateway_state gateway_image gateway_address gateway_http_port gateway_https_port gateway_tls
     gateway_certificate gateway_certificate_key gateway_acme_email gateway_acme_server
@@ -578,6 +578,7 @@ def complete(
     )
     secrets = secret_values(preview, settings)
     _refuse_secrets(planned, secrets)
+    _refuse_long_hooks(planned, settings["preview_hooks_timeout"])
     preview["notes"] = redact(notes, secrets)
     preview["subnets"] = _subnets(preview, settings, taken)
     preview["edge"] = _project.edge(preview)
@@ -608,6 +609,15 @@ def _subnets(
         else []
     )
     return dict(kept, **dict(zip(missing, fresh)))
+
+
+def _refuse_long_hooks(planned: Iterable[Mapping[str, Any]], limit: int) -> None:
+    seconds = sum(s[hook]["timeout"] for s in planned for hook in HOOKS if s[hook])
+    if seconds > limit:
+        raise PlanRefused(
+            "The hooks of x-preview may take {0} s together, and preview_hooks_timeout is {1} s. "
+            "Give them shorter timeouts, or raise the setting.".format(seconds, limit)
+        )
 
 
 def _refuse_secrets(planned: Iterable[Mapping[str, Any]], secrets: Sequence[str]) -> None:

@@ -509,6 +509,14 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "How long a new preview may take until it answers.",
             "5m",
         ),
+        Setting(
+            "preview_hooks_timeout",
+            duration(),
+            3600,
+            "How long all hooks of a preview may take together: the timeouts that its definition "
+            "gives to migrate, seed, after_deploy and before_down.",
+            "30m",
+        ),
     ),
     "Hosts": (
         Setting(

@@ -292,7 +292,8 @@ def test_a_command_runs_in_a_service(rich: Platform) -> None:
 def test_what_runs_before_a_preview_goes_may_fail(rich: Platform) -> None:
     """The last test that looks at this preview."""
     began = int(time.time())
-    rich.down(1).ok()
+    down = rich.down(1).ok()
+    assert "before_down of web failed with code 42." in down.result["notes"]
     hook = f"{rich.name(1)}-before-down-web"
     window = ["--since", str(began), "--until", str(int(time.time()) + 1)]
     wanted = ["--filter", f"container={hook}", "--filter", "event=die"]

@@ -247,6 +247,14 @@ def test_what_a_preview_is_called_stays_though_it_be_a_secret_as_well():
     assert of.preview["url"] == complete(shop()).preview["url"]
 
 
+def test_hooks_take_no_more_time_together_than_is_allowed():
+    hook = {"command": ["sleep", "99"], "timeout": 900}
+    of = with_secret(migrate=hook, seed=hook, after_deploy=hook, before_down=hook)
+    assert complete(of, preview_hooks_timeout=3600).preview["hooks"]
+    with pytest.raises(_plan.PlanRefused, match=r"take 3600 s together.* is 3599 s"):
+        complete(of, preview_hooks_timeout=3599)
+
+
 def test_a_build_argument_may_not_carry_a_secret():
     of = shop()
     of["services"]["web"]["build"] = {"context": ".", "args": {"TOKEN": SECRET}}
