@@ -1,13 +1,15 @@
-"""How long previews take, as ratios against the plain tool doing the same work.
+"""How long previews take, as ratios against plain tools doing the same work.
 
-These machines are noisy, so nothing is said in seconds alone: ours and the plain way take turns in
-one run, and medians are compared. Usage: bench.py [--rounds N] [--markdown]
+These machines are noisy, so nothing is said in seconds alone: ours, `docker compose` and the
+engine's own API take turns in one run, and medians are compared.
+Usage: bench.py [--rounds N] [--markdown]
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import io
 import json
 import os
 import shutil
@@ -15,6 +17,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,14 +32,19 @@ from repositories import Repository  # noqa: E402
 
 EMPTY = "- hosts: all\n  gather_facts: false\n  tasks: []\n"
 
-# What a person would type for the same: fetch the commit, build, start the data service, migrate,
-# start the rest, and wait for an answer.
-PLAIN_UP = """\
+FETCH = """\
 set -eu
-repository=$1 commit=$2 folder=$3 project=$4
+repository=$1 commit=$2 folder=$3
 if [ ! -d "$folder/.git" ]; then git init --quiet "$folder"; fi
 git -C "$folder" fetch --quiet --depth 1 "$repository" "$commit"
 git -C "$folder" checkout --quiet --force FETCH_HEAD
+"""
+# What a person would type for the same: fetch the commit, build, start the data service, migrate,
+# start the rest, and wait for an answer.
+PLAIN_UP = (
+    FETCH
+    + """\
+project=$4
 cd "$folder"
 export PREVIEW_NAME=$project
 docker compose --project-name "$project" --progress quiet build --quiet
@@ -49,9 +57,15 @@ until curl --silent --fail --output /dev/null "http://127.0.0.1:${port##*:}/heal
     sleep 0.1
 done
 """
-PLAIN_DOWN = (
-    'cd "$1" && docker compose --project-name "$2" --progress quiet down --volumes --rmi local'
 )
+# Like ours, it does not wait for what does not end when it is asked to.
+PLAIN_DOWN = (
+    'cd "$1" && docker compose --project-name "$2" --progress quiet down '
+    "--volumes --rmi local --timeout 0"
+)
+PLAIN_LIST = "docker compose ls --all"
+# A step whose work is the same for everybody, and that a new commit has to do again.
+SLOW = "RUN sleep 6\n"
 
 
 class Engine(http.client.HTTPConnection):
@@ -64,11 +78,18 @@ class Engine(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.connect("/var/run/docker.sock")
 
-    def ask(self, method: str, path: str) -> Any:
-        self.request(method, path)
+    def ask(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
+        data = json.dumps(body) if kind == "application/json" and body is not None else body
+        self.request(method, path, data, {"Content-Type": kind} if body is not None else {})
         answer = self.getresponse()
-        body = answer.read()
-        return json.loads(body) if body else None
+        said = answer.read()
+        # What is there already, or is not there, is as good.
+        if answer.status >= 400 and answer.status not in (404, 409):
+            raise RuntimeError(f"{method} {path}: {answer.status} {said!r}")
+        try:
+            return json.loads(said) if said else None
+        except ValueError:
+            return None
 
 
 def raw_list() -> None:
@@ -78,16 +99,73 @@ def raw_list() -> None:
     engine.ask("GET", "/networks")
 
 
-def raw_down(project: str) -> None:
-    engine = Engine()
-    label = json.dumps({"label": [f"com.docker.compose.project={project}"]}).replace('"', "%22")
-    label = label.replace(" ", "")
-    for container in engine.ask("GET", f"/containers/json?all=true&filters={label}"):
-        engine.ask("DELETE", f"/containers/{container['Id']}?force=true&v=true")
-    for network in engine.ask("GET", f"/networks?filters={label}"):
-        engine.ask("DELETE", f"/networks/{network['Id']}")
-    for volume in engine.ask("GET", f"/volumes?filters={label}")["Volumes"] or []:
-        engine.ask("DELETE", f"/volumes/{volume['Name']}?force=true")
+class Raw:
+    """The tiny app by the engine's API."""
+
+    def __init__(self, project: str, folder: str) -> None:
+        self.project = project
+        self.folder = folder
+        self.engine = Engine()
+        self.labels = {"com.docker.compose.project": project}
+
+    def build(self) -> None:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            for name in ("Dockerfile", "www"):
+                archive.add(f"{self.folder}/{name}", name)
+        path = f"/build?t={self.project}-web&rm=true"
+        self.engine.ask("POST", path, packed.getvalue(), "application/x-tar")
+
+    def start(self, name: str, image: str, volume: str, target: str, **more: Any) -> str:
+        """Start a container in the place of the one of that name."""
+        full = f"{self.project}-{name}"
+        self.engine.ask("DELETE", f"/containers/{full}?force=true")
+        host = {
+            "Binds": [f"{self.project}_{volume}:{target}"],
+            "NetworkMode": self.project,
+            "PortBindings": {"8080/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]},
+            "Init": True,
+        }
+        wanted = {"Image": image, "Labels": self.labels, "HostConfig": host, **more}
+        made = self.engine.ask("POST", f"/containers/create?name={full}", wanted)
+        self.engine.ask("POST", f"/containers/{full}/start")
+        return str(made["Id"])
+
+    def up(self) -> None:
+        self.build()
+        self.engine.ask("POST", "/networks/create", {"Name": self.project, "Labels": self.labels})
+        for volume in ("data", "cache"):
+            named = {"Name": f"{self.project}_{volume}", "Labels": self.labels}
+            self.engine.ask("POST", "/volumes/create", named)
+        web = f"{self.project}-web"
+        if self.engine.ask("GET", f"/containers/{self.project}-cache/json").get("Id") is None:
+            self.start("cache", "redis:8", "cache", "/data")
+        command = ["sh", "-c", "echo migrated >> /data/log"]
+        once = self.start("migrate", web, "data", "/data", Cmd=command)
+        self.engine.ask("POST", f"/containers/{once}/wait")
+        self.engine.ask("DELETE", f"/containers/{once}?force=true")
+        ident = self.start("web", web, "data", "/data", ExposedPorts={"8080/tcp": {}})
+        settings = self.engine.ask("GET", f"/containers/{ident}/json")["NetworkSettings"]
+        port = settings["Ports"]["8080/tcp"][0]["HostPort"]
+        while True:
+            try:
+                asked = http.client.HTTPConnection("127.0.0.1", int(port), timeout=5)
+                asked.request("GET", "/health")
+                if asked.getresponse().status == 200:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.05)
+
+    def down(self) -> None:
+        label = f"%7B%22label%22:[%22com.docker.compose.project={self.project}%22]%7D"
+        for one in self.engine.ask("GET", f"/containers/json?all=true&filters={label}"):
+            self.engine.ask("DELETE", f"/containers/{one['Id']}?force=true&v=true")
+        for one in self.engine.ask("GET", f"/networks?filters={label}"):
+            self.engine.ask("DELETE", f"/networks/{one['Id']}")
+        for one in self.engine.ask("GET", f"/volumes?filters={label}")["Volumes"] or []:
+            self.engine.ask("DELETE", f"/volumes/{one['Name']}?force=true")
+        self.engine.ask("DELETE", f"/images/{self.project}-web?force=true")
 
 
 class Clock:
@@ -127,10 +205,14 @@ class Bench:
         self.count_docker_calls()
 
     @staticmethod
-    def app(text: str) -> dict[str, str | bytes | None]:
+    def app(text: str, more: str = "") -> dict[str, str | bytes | None]:
         """The tiny app, on a port of its own choice where it is started without us."""
         compose = str(TINY["compose.yaml"]).replace('"8080:8080"', '"127.0.0.1::8080"')
-        return TINY | {"compose.yaml": compose, "www/index.html": text + "\n"}
+        return TINY | {
+            "Dockerfile": str(TINY["Dockerfile"]) + more,
+            "compose.yaml": compose,
+            "www/index.html": text + "\n",
+        }
 
     def count_docker_calls(self) -> None:
         """Put a `docker` in front of the real one that notes each call."""
@@ -151,55 +233,88 @@ class Bench:
         command = ["sh", "-c", script, "plain", *arguments]
         self.clock.time(what, lambda: subprocess.run(command, check=True, capture_output=True))
 
+    def raw(self, what: str, raw: Raw, commit: str) -> None:
+        def work() -> None:
+            fetch = ["sh", "-c", FETCH, "fetch", str(self.repository.path), commit, raw.folder]
+            subprocess.run(fetch, check=True, capture_output=True)
+            raw.up()
+
+        self.clock.time(what, work)
+
+    def nothing(self) -> None:
+        self.clock.time("empty play", lambda: self.platform.play(str(self.empty)).ok())
+
     def round(self, number: int) -> None:
         first, second = (
             self.repository.pull_request(number, f"{n}", files=self.app(f"{number} {n}"))
             for n in (1, 2)
         )
         project, checkout = f"plain-{number}", str(self.folder / f"plain{number}")
-        path = str(self.repository.path)
-        self.clock.time("empty play", lambda: self.platform.play(str(self.empty)).ok())
-        self.plain("compose up", PLAIN_UP, path, first, checkout, project)
+        plain = (str(self.repository.path), second, checkout, project)
+        raw = Raw(f"raw-{number}", str(self.folder / f"raw{number}"))
+        self.nothing()
+        self.plain("compose up", PLAIN_UP, plain[0], first, *plain[2:])
         self.play("up", "up", preview_number=number, preview_commit=first)
-        self.play("no change", "up", preview_number=number, preview_commit=first)
-        self.clock.time("raw list", raw_list)
-        self.play("list", "list")
-        self.plain("compose redeploy", PLAIN_UP, path, second, checkout, project)
+        self.raw("raw up", raw, first)
+        self.plain("compose redeploy", PLAIN_UP, *plain)
         self.play("redeploy", "up", preview_number=number, preview_commit=second)
+        self.raw("raw redeploy", raw, second)
+        self.plain("compose no change", PLAIN_UP, *plain)
+        self.play("no change", "up", preview_number=number, preview_commit=second)
+        self.nothing()
+        self.plain("compose list", PLAIN_LIST)
+        self.play("list", "list")
+        self.clock.time("raw list", raw_list)
         self.plain("compose down", PLAIN_DOWN, checkout, project)
         self.play("down", "down", preview_number=number)
-        self.plain("raw up", PLAIN_UP, path, first, checkout, project)
-        self.clock.time("raw down", lambda: raw_down(project))
-        docker("image", "rm", "--force", f"{project}-web", check=False)
-        self.clock.time("empty play", lambda: self.platform.play(str(self.empty)).ok())
+        self.clock.time("raw down", raw.down)
+        self.slow(number + 100)
+
+    def slow(self, number: int) -> None:
+        """An app whose build alone takes the plain way more than five seconds."""
+        commit = self.repository.pull_request(number, "s", files=self.app(f"{number}", SLOW))
+        project, checkout = f"plain-{number}", str(self.folder / f"plain{number}")
+        path = str(self.repository.path)
+        self.play("slow up", "up", preview_number=number, preview_commit=commit)
+        self.play("slow down", "down", preview_number=number)
+        # Neither finds in the builder's cache what the other has built.
+        commit = self.repository.pull_request(number, "t", files=self.app(f"{number} t", SLOW))
+        self.plain("compose slow up", PLAIN_UP, path, commit, checkout, project)
+        self.plain("compose slow down", PLAIN_DOWN, checkout, project)
 
     def run(self, rounds: int) -> None:
         self.platform.play("gateway").ok()
+        numbers = [*range(1, rounds + 1), *range(101, rounds + 101)]
         try:
             for number in range(1, rounds + 1):
                 print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
                 self.round(number)
         finally:
-            for number in range(1, rounds + 1):
-                self.platform.play("down", preview_number=number)
-                folder = self.folder / f"plain{number}"
-                if folder.exists():
-                    subprocess.run(
-                        ["sh", "-c", PLAIN_DOWN, "plain", str(folder), f"plain-{number}"],
-                        check=False,
-                        capture_output=True,
-                    )
+            held = docker("ps", "--all", "--format", '{{.Label "com.docker.compose.project"}}')
+            for number in numbers:
+                name, folder = f"plain-{number}", self.folder / f"plain{number}"
+                if self.platform.name(number) in held.splitlines():
+                    self.platform.play("down", preview_number=number)
+                if name in held.splitlines():
+                    down = ["sh", "-c", PLAIN_DOWN, "plain", str(folder), name]
+                    subprocess.run(down, check=False, capture_output=True)
+                Raw(f"raw-{number}", "").down()
             self.platform.play("gateway", preview_gateway_state="absent")
 
     def rows(self) -> list[tuple[str, ...]]:
         clock = self.clock
         compared = (
             ("up", "compose up", "2.0"),
+            ("up", "raw up", ""),
             ("redeploy", "compose redeploy", "2.0"),
+            ("redeploy", "raw redeploy", ""),
+            ("slow up", "compose slow up", "1.2"),
             ("down", "compose down", "2.0"),
             ("down", "raw down", ""),
             ("no change", "empty play", "1.5"),
+            ("no change", "compose no change", ""),
             ("list", "empty play", ""),
+            ("list", "compose list", ""),
             ("list", "raw list", ""),
         )
         return [
@@ -219,7 +334,7 @@ class Bench:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
     heading = ("ours", "median", "against", "median", "ratio", "goal", "tasks", "docker calls")
