@@ -50,6 +50,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
     DURATION_MAX,
     LOCAL_REGISTRY,
     OF_A_PREVIEW,
+    PORTS_MAX,
     Images,
     image_name,
     image_pattern,
@@ -62,6 +63,7 @@ AT_ONCE = 3
 POLL = 2.0  # seconds between two looks for an image that CI pushes
 ANSWER = 120.0  # seconds for what the engine has to answer at once
 DISK_LEFT = 1 << 30  # bytes that a build leaves free whatever it is granted
+VOLUMES_MAX = 50
 CGROUPS = "/sys/fs/cgroup"
 INSPECTED = 16 << 20  # bytes that the engine may say of the images of one preview
 
@@ -624,7 +626,7 @@ class _Maker:
     def _refuse_harmful(self, image: Made) -> None:
         """What an image says of itself reaches its containers, where nobody screens it again."""
         config = self._found(image.ref).get("Config") or {}
-        reason = _forged_label(config) or _harmful_check(config)
+        reason = _forged_label(config) or _harmful_check(config) or _too_many(config)
         if reason:
             if image.how != "present":
                 self._ask(["docker", "image", "rm", "--force", image.ref])
@@ -807,6 +809,20 @@ def _harmful_check(config: Mapping[str, Any]) -> str:
                 " Correct it in its Dockerfile, or in that of the image it builds upon.".format(
                     option, seconds, least, DURATION_MAX
                 )
+            )
+    return ""
+
+
+def _too_many(config: Mapping[str, Any]) -> str:
+    """Each volume is one more on the engine for each container, each port one in all its lists."""
+    for what, instruction, most in (
+        ("Volumes", "VOLUME", VOLUMES_MAX),
+        ("ExposedPorts", "EXPOSE", PORTS_MAX),
+    ):
+        count = len(config.get(what) or {})
+        if count > most:
+            return "has {0} of what {1} names, and at most {2} are taken. Remove some.".format(
+                count, instruction, most
             )
     return ""
 

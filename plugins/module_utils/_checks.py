@@ -13,6 +13,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import _names
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import plain
 
 NOFILE_MAX = 1 << 20
+PORTS_MAX = 1000
 TEXT_MAX = 32 << 10
 CHECK_MIN = 1.0
 """Seconds between two health checks: each starts a process through the engine."""

@@ -29,7 +29,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._refusal import p
 SIZE_MAX = 256 << 10
 FRONTENDS = ("docker/dockerfile:1", "docker/dockerfile:1.*")
 INSTRUCTIONS_MAX = 5000
-FILLED_MAX = 16 << 20
+FILLED_MAX = 8 << 20
 UNKNOWN_SIZE = 256  # of a variable that a base image may set
 NESTING_MAX = 4
 

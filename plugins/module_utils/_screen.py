@@ -18,6 +18,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
     CHECK_MIN,
+    PORTS_MAX,
     Check,
     Images,
     Policy,
@@ -76,7 +77,6 @@ from ansible_collections.ephemera.preview.plugins.module_utils._refusal import (
 SERVICES_MAX = 50
 REPLICAS_MAX = 10
 CONTAINERS_MAX = 100
-PORTS_MAX = 1000
 SHM_MAX = 2 << 30
 GRACE_MAX = 600
 SETTING = "preview_compose_allow"

@@ -452,17 +452,19 @@ def test_labels_of_the_platform(previews: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "sentence"),
+    ("instruction", "sentence"),
     [
-        ("--interval=1ms", "Interval is 0.001s"),
-        ("--start-interval=1ms", "StartInterval is 0.001s"),
-        ("--timeout=48h", "Timeout is 172800s"),
-        ("--interval=1s --timeout=5s --start-period=60s", ""),
+        ("HEALTHCHECK --interval=1ms CMD true", "Interval is 0.001s"),
+        ("HEALTHCHECK --start-interval=1ms CMD true", "StartInterval is 0.001s"),
+        ("HEALTHCHECK --timeout=48h CMD true", "Timeout is 172800s"),
+        ("HEALTHCHECK --interval=1s --timeout=5s --start-period=60s CMD true", ""),
+        ("EXPOSE 1-2000", "has 2000 of what EXPOSE names"),
+        ("VOLUME " + " ".join(f"/v/{n}" for n in range(60)), "has 60 of what VOLUME names"),
     ],
 )
-def test_checks_that_images_bring(preview: Preview, option: str, sentence: str) -> None:
-    """A container inherits its image's HEALTHCHECK, and each check is the engine's work."""
-    text = f"FROM {BASE}\nHEALTHCHECK {option} CMD true\n"
+def test_what_containers_inherit(preview: Preview, instruction: str, sentence: str) -> None:
+    """Each check, volume and port of an image is the engine's work."""
+    text = f"FROM {BASE}\n{instruction}\n"
     if sentence:
         assert sentence in str(preview.refused(text))
     else:
