@@ -204,7 +204,7 @@ def _too_large(text: str, args: Mapping[str, Any]) -> Optional[str]:
                     "ARG or ENV repeat others so often".format(FILLED_MAX >> 20, instruction.line)
                 )
             if re.match(r"(?i)(?:arg|env)\s", words):
-                sizes.assign(words[3:].strip(), size)
+                sizes.assign(words, size)
     return None
 
 
@@ -219,7 +219,7 @@ class _Sizes:
     def assign(self, words: str, size: int) -> None:
         """Know what ARG or ENV assigns; all its words are ``size`` long once filled in."""
         given = [(name, self.of(value)) for name, value in _ASSIGNMENT.findall(words)]
-        old_form = re.match(r"(\w+)\s", words)
+        old_form = re.match(r"(?i)env\s+(\w+)\s", words)
         if old_form:
             given.append((old_form.group(1), size))
         elif re.search(r"[^\w\s]", _ASSIGNMENT.sub("", words)):

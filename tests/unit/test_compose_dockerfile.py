@@ -168,6 +168,7 @@ def doubling(words: str, times: int = 25) -> str:
         "FROM a\n" + 'ONBUILD ENV A="$A $A"\n' * 25,
         "FROM a\n" + 'ENV "A"=$A$A\n' * 25,
         "FROM a\n" + 'ENV A=xx\nENV "A"=$A$A\n' * 25,
+        "FROM a\n" + 'ARG foo "A"=$A$A\n' * 25,
         "FROM a\nARG A=" + "x" * 4000 + "\nENV B=${A//x/$A}\nENV C=${B//x/$A}\n",
         "FROM a\nRUN true \\\\\n" + "ENV A=aa$A$A\n" * 25,
         "# a comment\n# escape=`\nFROM a\nRUN true `\n" + "ENV A=aa$A$A\n" * 25,
@@ -175,7 +176,7 @@ def doubling(words: str, times: int = 25) -> str:
         "FROM a\nENV A=" + "x" * 200000 + "\n" + "RUN true\n" * 500,
         "RUN true\n" * 6000,
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_what_would_take_all_memory(text: str) -> None:
     started = time.process_time()
