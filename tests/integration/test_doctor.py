@@ -425,9 +425,7 @@ def test_a_gateway_with_a_certificate_and_a_firewall(platform: Platform, tmp_pat
             platform,
             {
                 "strict": given(old) | wanted,
-                "renewed": given(new)
-                | wanted
-                | {"preview_ca_file": old[0], "preview_app": platform.app},
+                platform.app: given(new) | wanted | {"preview_ca_file": old[0]},
             },
         )
     finally:
@@ -435,10 +433,11 @@ def test_a_gateway_with_a_certificate_and_a_firewall(platform: Platform, tmp_pat
     assert "is answered by the gateway" in reports["strict"]["door"]
     assert "self-signed certificate" in reports["strict"]["certificate.untrusted"]
     assert "does not keep previews of strict from" in reports["strict"]["firewall.gaps"]
-    assert reports["renewed"].problems == set(), reports["renewed"].out
-    assert f"{new[0]} for *.{DOMAIN} is good" in reports["renewed"]["certificate"]
-    assert f"served at {platform.app}-pr-" in reports["renewed"]["certificate.expiring"]
-    assert "keep previews from the networks around it" in reports["renewed"]["firewall"]
+    renewed = reports[platform.app]
+    assert renewed.problems == set(), renewed.out
+    assert f"{new[0]} for *.{DOMAIN} is good" in renewed["certificate"]
+    assert f"served at {platform.app}-pr-" in renewed["certificate.expiring"]
+    assert "keep previews from the networks around it" in renewed["firewall"]
 
 
 # -- registries and the repository ----------------------------------------------------------------
