@@ -7,7 +7,11 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.ephemera.preview.plugins.module_utils import _diagnose, _xpreview
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _apply,
+    _diagnose,
+    _xpreview,
+)
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
 
@@ -39,11 +43,9 @@ class ActionModule(PreviewAction):
         secrets: list[str],
     ) -> None:
         container = f"{preview['name']}-{hook.replace('_', '-')}-{service}"
-        directory = preview["dir"]
         argv = ["sh", "-c", _diagnose.ONE_OFF, "hook", container, str(wish["timeout"])]
-        argv += ["docker", "compose", "--project-directory", directory]
-        argv += ["--project-name", preview["name"], "--file", f"{directory}/compose.yaml"]
-        argv += ["--progress", "quiet", "run", "--detach", "--no-deps", "--name", container]
+        argv += [*_apply.compose(preview, "quiet"), "run", "--detach", "--no-deps"]
+        argv += ["--name", container]
         ran = self.on_host([*argv, service, *wish["command"]])
         if ran.rc == 0:
             return

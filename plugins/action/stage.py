@@ -50,7 +50,6 @@ class ActionModule(PreviewAction):
             "changed": False,
             "stages": stages,
             "state": state,
-            "observed": progress.get("observed") or preview["observed"],
             "superseded": progress.get("superseded", ""),
         }
         if self._task.check_mode:
@@ -65,8 +64,8 @@ class ActionModule(PreviewAction):
             self._end_one_offs(preview, again=bool(superseded))
         if arguments["observe"]:
             seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
-            result["observed"] = seen["previews"][preview["name"]]
-            result["seed_mark"] = _plan.seed_mark(result["observed"], preview["data_volumes"])
+            mine = seen["previews"][preview["name"]]
+            result["seed_mark"] = _plan.seed_mark(mine, preview["data_volumes"])
         return result
 
     def _hold(self, arguments: dict[str, Any], state: dict[str, Any]) -> str:

@@ -33,8 +33,10 @@ class ActionModule(PreviewAction):
             return {"changed": False, "skipped": True, "msg": "There is nothing to verify yet."}
         preview, whole = arguments["preview"], arguments["only"] == "all"
         settings, secrets = self.settings(task_vars), self.secrets(preview, task_vars)
-        seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
-        mine = seen["previews"][preview["name"]]
+        mine, now = _docker.empty(preview["name"]), 0
+        if whole:  # Data services have no image of ours.
+            seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
+            mine, now = seen["previews"][preview["name"]], seen["now"]
         scene = _diagnose.Scene(
             [s for s in preview["services"] if whole or s["data"]],
             self._look(preview, secrets),
@@ -49,7 +51,8 @@ class ActionModule(PreviewAction):
         failed = self._wait(preview, scene, settings, secrets)
         if failed:
             return refusal.of(*failed)
-        return {"changed": False, "state": _plan.deployed(preview, mine, seen["now"])}
+        state = {"state": _plan.deployed(preview, mine, now)} if whole else {}
+        return {"changed": False, **state}
 
     def _wait(
         self,

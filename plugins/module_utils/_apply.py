@@ -14,7 +14,7 @@ KEPT = 1 << 16
 """So many bytes of what Compose says at last are looked at."""
 
 # $1 is the project's file, $2 the project's name, $3 seconds, $4 "check" where nothing may change;
-# the rest is what Compose is to do, if anything. The project comes by standard input. Whether
+# the rest is the call of Compose, if any. The project comes by standard input. Whether
 # anything has changed is seen in what the engine holds: what Compose says differs by its version.
 SCRIPT = r"""
 file=$1 name=$2 limit=$3 check=$4
@@ -35,9 +35,7 @@ look() {
 }
 before=$(look)
 said=$({
-    timeout -k 10 "$limit" docker compose --ansi never --progress plain \
-        --project-directory "${file%/*}" --project-name "$name" --file "$file" \
-        "$@" </dev/null 2>&1
+    timeout -k 10 "$limit" "$@" </dev/null 2>&1
     printf '\n%s\n' $?
 } | tail -c 65536)
 [ "$before" = "$(look)" ] || state=changed
@@ -59,9 +57,18 @@ def command(preview: Mapping[str, Any], start: str, check: bool) -> List[str]:
     wanted = [s["name"] for s in preview["services"] if start == "all" or s["data"]]
     if not start or not wanted:
         return argv
-    argv += ["up", "--detach", "--no-build", "--quiet-pull"]
+    argv += [*compose(preview, "plain"), "up", "--detach", "--no-build", "--quiet-pull"]
     # What an earlier commit had and this one has not. Data services know nothing of the others.
     return argv + (["--remove-orphans"] if start == "all" else ["--", *wanted])
+
+
+def compose(preview: Mapping[str, Any], progress: str) -> List[str]:
+    """The beginning of a call of Compose for a preview's project."""
+    return [
+        "docker", "compose", "--ansi", "never", "--progress", progress,
+        "--project-directory", preview["dir"], "--project-name", preview["name"],
+        "--file", path(preview),
+    ]  # fmt: skip
 
 
 def path(preview: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ EXAMPLES = r"""
 RETURN = r"""
 state:
   description: What the preview's state records of what now runs.
-  returned: success
+  returned: success, with O(only=all)
   type: dict
 diagnosis:
   description: What is wrong, in one word. C(docs/verification.md) of the collection lists them.

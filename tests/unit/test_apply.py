@@ -24,7 +24,7 @@ Error response from daemon: no such host
 
 def words(start, **changes):
     """What Compose is told to do."""
-    return _apply.command({**PREVIEW, **changes}, start, check=False)[8:]
+    return _apply.command({**PREVIEW, **changes}, start, check=False)[8:][12:]
 
 
 def test_only_what_is_wanted_is_started():
