@@ -61,8 +61,6 @@ done
 PLAIN_DOWN = (
     'cd "$1" && docker compose --project-name "$2" --progress quiet down --volumes --rmi local'
 )
-# Like ours, it does not wait for what does not end when it is asked to.
-PLAIN_FORCED = PLAIN_DOWN + " --timeout 0"
 PLAIN_LIST = "docker compose ls --all"
 # A step whose work is the same for everybody, and that a new commit has to do again.
 SLOW = "RUN sleep 6\n"
@@ -276,11 +274,11 @@ class Bench:
         project, checkout = f"plain-{number}", str(self.folder / f"plain{number}")
         path = str(self.repository.path)
         self.play("slow up", "up", preview_number=number, preview_commit=commit)
-        self.platform.play("down", preview_number=number).ok()
+        self.play("down", "down", preview_number=number)
         # Neither finds in the builder's cache what the other has built.
         commit = self.repository.pull_request(number, "t", files=self.app(f"{number} t", SLOW))
         self.plain("compose slow up", PLAIN_UP, path, commit, checkout, project)
-        self.plain("compose down --timeout 0", PLAIN_FORCED, checkout, project)
+        self.plain("compose down", PLAIN_DOWN, checkout, project)
 
     def run(self, rounds: int) -> None:
         self.platform.play("gateway").ok()
@@ -296,7 +294,7 @@ class Bench:
                 if self.platform.name(number) in held.splitlines():
                     self.platform.play("down", preview_number=number)
                 if name in held.splitlines():
-                    down = ["sh", "-c", PLAIN_FORCED, "plain", str(folder), name]
+                    down = ["sh", "-c", PLAIN_DOWN, "plain", str(folder), name]
                     subprocess.run(down, check=False, capture_output=True)
                 Raw(f"raw-{number}", "").down()
             self.platform.play("gateway", preview_gateway_state="absent")
@@ -310,7 +308,6 @@ class Bench:
             ("redeploy", "raw redeploy", ""),
             ("slow up", "compose slow up", "1.2"),
             ("down", "compose down", "2.0"),
-            ("down", "compose down --timeout 0", ""),
             ("down", "raw down", ""),
             ("no change", "empty play", "1.5"),
             ("no change", "compose no change", ""),
