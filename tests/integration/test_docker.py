@@ -227,7 +227,7 @@ def test_previews_are_listed_for_people_and_programs(rich: Platform) -> None:
     heading, row = re.search(rf"(NAME .*)\n(?:.*\n)*?({rich.name(1)} .*)\n", table).groups()
     assert heading.split() == ["NAME", "PR", "COMMIT", "STATUS", "RUNNING", "AGE", "URL"]
     commit = rich.recorded(1)["commit"]
-    assert row.split()[:5] == [rich.name(1), "1", commit[:12], "ready", "5/5"]
+    assert row.split()[:5] == [rich.name(1), "1", commit[:12], "ready", "6/6"]
     assert row.split()[6] == f"http://{rich.name(1)}.localhost:{rich.port}"
     printed = rich.play("list", preview_output="json").ok().out
     listed = json.loads(printed[printed.index("\n[") : printed.index("\n]") + 2])
