@@ -614,7 +614,7 @@ _SENTENCES: Tuple[Tuple[str, str], ...] = (
         "{where}: {host} can't be reached. Is a firewall between, or preview_proxy not set?",
     ),
     (
-        r"SSL certificate problem|server certificate verification failed|SSL: ",
+        r"SSL certificate problem|server (certificate )?verification failed|SSL: ",
         "{where}: the certificate of {host} is not trusted here. Name your own CA's file in"
         " preview_ca_file.",
     ),
