@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packages import needed  # noqa: E402
 from repositories import Repository
 from tiny import TINY
 
@@ -32,6 +33,12 @@ def docker(*arguments: str, check: bool = True) -> str:
     if check and done.returncode:
         raise AssertionError(f"docker {' '.join(arguments)}: {done.stderr}")
     return done.stdout.strip()
+
+
+def command_lines() -> list[str]:
+    """The command line of every process of this machine."""
+    argv = [needed("ps", "procps"), "-eo", "args"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 @dataclass(frozen=True)

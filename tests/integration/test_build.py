@@ -33,7 +33,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._build import (
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "testbed"))
 
-from conftest import TINY, Platform  # noqa: E402
+from conftest import TINY, Platform, command_lines  # noqa: E402
 from packages import needed  # noqa: E402
 
 BASE = "busybox:1.37"
@@ -475,8 +475,7 @@ def test_what_containers_inherit(preview: Preview, instruction: str, sentence: s
 
 
 def processes(what: str) -> list[str]:
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    return [line for line in listed.stdout.splitlines() if line.startswith(what)]
+    return [line for line in command_lines() if line.startswith(what)]
 
 
 def test_a_build_that_takes_too_long_is_over(preview: Preview) -> None:

@@ -312,6 +312,7 @@ def test_a_gateway_that_stopped(platform: Platform) -> None:
 
 
 def test_ports_that_the_gateway_does_not_have(platform: Platform) -> None:
+    needed("ss", "iproute2")
     with listener() as port:
         report = ask(platform, preview_gateway_http_port=port)
     assert f"does not listen on 127.0.0.1:{port}" in report["gateway.ports"]

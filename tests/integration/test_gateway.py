@@ -585,6 +585,7 @@ OPEN = ("public", "public6")
 def neighbour() -> Iterator[dict[str, str]]:
     """The addresses of ``NEIGHBOUR`` that there are here, as targets."""
     name, link = "ephemera-neighbour", "ephemera-test"
+    needed("ip", "iproute2")
 
     def run(*argv: str, check: bool = True) -> None:
         subprocess.run(argv, check=check, capture_output=True)
