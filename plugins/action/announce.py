@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ephemera.preview.plugins.module_utils import _announce, _lease, _plan
+from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction, show
 
 
@@ -38,8 +39,8 @@ class ActionModule(PreviewAction):
         )
         report["notes"] += [_announce.harmless(note) for note in arguments["notes"]]
         # Only what others have said can hold a secret; a name that happens to be one stays a name.
-        secrets = self.secrets(preview, task_vars)
-        report.update({key: _plan.redact(report[key], secrets) for key in ("failure", "notes")})
+        secrets = _plan.secret_values(preview, settings)
+        report.update({key: redact(report[key], secrets) for key in ("failure", "notes")})
         if not self._task.check_mode:
             self._close(arguments, report)
             _write(report, settings)

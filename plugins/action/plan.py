@@ -12,6 +12,7 @@ from typing import Any
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ephemera.preview.plugins.module_utils import _plan, _route
+from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
 
@@ -52,13 +53,13 @@ class ActionModule(PreviewAction):
             failed = {"failed": True, "changed": False}
             for key in ("msg", "problems", "exception", "module_stderr"):
                 if definition.get(key):
-                    failed[key] = _plan.redact(definition[key], secrets)
+                    failed[key] = redact(definition[key], secrets)
             return failed
         try:
             completed = _plan.complete(preview, definition, settings, preview["taken"])
             route = _route.route(completed.preview, settings)
         except (_plan.PlanRefused, _route.RouteRefused) as refused:
-            raise AnsibleActionFail(_plan.redact(str(refused), secrets)) from None
+            raise AnsibleActionFail(redact(str(refused), secrets)) from None
         result = completed.preview
         result["project_file"] = _keep_here(preview["name"], "compose", completed.project)
         result["route_file"] = _keep_here(preview["name"], "route", route)

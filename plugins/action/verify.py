@@ -32,7 +32,8 @@ class ActionModule(PreviewAction):
         if self._task.check_mode:
             return {"changed": False, "skipped": True, "msg": "There is nothing to verify yet."}
         preview, whole = arguments["preview"], arguments["only"] == "all"
-        settings, secrets = self.settings(task_vars), self.secrets(preview, task_vars)
+        settings = self.settings(task_vars)
+        secrets = _plan.secret_values(preview, settings)
         mine, now = _docker.empty(preview["name"]), 0
         if whole:  # Data services have no image of ours.
             seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])

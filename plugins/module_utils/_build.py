@@ -57,6 +57,10 @@ from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
     is_of_a_preview,
     steers_builder,
 )
+from ansible_collections.ephemera.preview.plugins.module_utils._redact import (
+    in_every_form,
+    redact,
+)
 from ansible_collections.ephemera.preview.plugins.module_utils._run import Ended, limited
 
 AT_ONCE = 3
@@ -356,10 +360,12 @@ def _check(request: Request) -> None:
         usable = all(map(_IMAGE.fullmatch, filter(None, (service.image, service.prebuilt))))
         if not usable or (service.source != "pull" and not ours):
             raise BuildFailed("{0!r} is no image of {1}.".format(service.image, request.name))
-        pulled = service.image if service.source == "pull" else service.prebuilt
-        reason = _images(request).refused(pulled) if service.source == "pull" else None
-        if is_of_a_preview(pulled):
-            reason = OF_A_PREVIEW
+        if service.source == "pull":
+            pulled = service.image
+            reason = _images(request).refused(pulled)
+        else:
+            pulled = service.prebuilt
+            reason = OF_A_PREVIEW if is_of_a_preview(pulled) else None
         if reason:
             raise BuildFailed(
                 "services.{0}: image {1} is refused: {2}.".format(service.name, pulled, reason)
@@ -762,9 +768,7 @@ class _Maker:
         self, what: str, ended: Ended, setting: str = "", seconds: float = ANSWER
     ) -> BuildFailed:
         """Why something did not work; `seconds`, by this setting, are what it might take."""
-        text = ended.err
-        for secret in _hidden(self.request):
-            text = text.replace(secret, "********")
+        text = redact(ended.err, _hidden(self.request))
         lines = [line.rstrip() for line in text.splitlines() if line.strip()]
         if ended.timed_out or ended.stopped:
             why = ended.stopped or _build_log.too_late(lines, setting, seconds)
@@ -831,7 +835,7 @@ def _hidden(request: Request) -> List[str]:
     values = [*request.secrets.values(), *(each["password"] for each in request.registries)]
     for proxy in request.proxy.values():
         values += re.findall(r"//[^/@]*:([^/@]+)@", proxy or "")
-    return sorted((each for each in values if len(each) >= 4), key=len, reverse=True)
+    return in_every_form(values)
 
 
 def _registry(name: str) -> str:

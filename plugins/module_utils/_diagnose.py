@@ -29,12 +29,13 @@ from typing import (
 )
 from urllib.parse import urlsplit
 
-from ansible_collections.ephemera.preview.plugins.module_utils import _announce, _plan
+from ansible_collections.ephemera.preview.plugins.module_utils import _announce
 from ansible_collections.ephemera.preview.plugins.module_utils._http import (
     REDIRECTS,
     Answer,
     origin,
 )
+from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 
 # -- the sentences ----------------------------------------------------------------------------
 
@@ -426,11 +427,10 @@ def _container(ident: str, raw: Mapping[str, Any], now: float, secrets: Sequence
         health=health.get("Status", "") if health.get("Status") != "none" else "",
         declined=check.get("Test") == ["NONE"],
         check_said="\n".join(
-            _plan.redact(probe.get("Output", ""), secrets)
-            for probe in (health.get("Log") or [])[-1:]
+            redact(probe.get("Output", ""), secrets) for probe in (health.get("Log") or [])[-1:]
         ),
         code=state.get("ExitCode", 0),
-        error=_plan.redact(state.get("Error", ""), secrets),
+        error=redact(state.get("Error", ""), secrets),
         oom=bool(state.get("OOMKilled")),
         restarts=raw["restarts"] or 0,
         up=max(0.0, now - _seconds(state["StartedAt"])) if running else 0.0,
@@ -490,7 +490,7 @@ def parse_told(output: str, secrets: Sequence[str] = ()) -> Dict[str, Told]:
 def presentable(lines: Sequence[str], secrets: Sequence[str] = ()) -> List[str]:
     """Log lines as they may be shown: no secret, nothing that a terminal or CI would obey, cut."""
     text = "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
-    text = _announce.harmless(_plan.redact(text, secrets))
+    text = _announce.harmless(redact(text, secrets))
     return [line[:500].rstrip() for line in text.split("\n") if line.strip()][-40:]
 
 

@@ -28,7 +28,10 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _route,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import in_bytes
-from ansible_collections.ephemera.preview.plugins.module_utils._refusal import plain
+from ansible_collections.ephemera.preview.plugins.module_utils._redact import (
+    in_every_form,
+    redact,
+)
 from ansible_collections.ephemera.preview.plugins.module_utils._screen import replicas_of
 from ansible_collections.ephemera.preview.plugins.module_utils._xpreview import HOOKS
 
@@ -330,8 +333,7 @@ def grants(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Grants:
 
 
 def secret_values(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> List[str]:
-    """Every value that must not be shown, in each form in which programs quote it, the longest
-    first so that none hides in another."""
+    """Every value that must not be shown, as ``redact`` takes them."""
     values = [str(v) for v in settings["preview_secrets"].values()]
     values += [str(v) for v in settings["preview_build_secrets"].values()]
     values += [str(v) for v in settings["preview_auth_users"].values()]
@@ -341,46 +343,7 @@ def secret_values(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Li
     values += [str(v) for v in settings["preview_proxy"].values() if "@" in str(v)]
     if settings["preview_secret_key"]:
         values.append(derive(settings["preview_secret_key"], preview, "app"))
-    return sorted({f for v in values if len(v) >= 4 for f in _forms(v)}, key=len, reverse=True)
-
-
-def _forms(secret: str) -> Set[str]:
-    """A secret as it is, and as Compose, Go, Python and our own refusals write it."""
-    return {
-        secret,
-        secret.replace("$", "$$"),
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        repr(secret)[1:-1],
-        plain(secret, len(secret)),
-    }
-
-
-_HIDDEN = "********"
-
-
-def redact(value: Any, secrets: Sequence[str]) -> Any:
-    """The same structure with every secret in its strings replaced, also where its end is cut off
-    and ``...`` stands for it."""
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, _HIDDEN)
-        *cut, end = value.split("...")
-        return "...".join([*(_without_beginning(part, secrets) for part in cut), end])
-    if isinstance(value, Mapping):
-        return {k: redact(v, secrets) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [redact(v, secrets) for v in value]
-    return value
-
-
-def _without_beginning(text: str, secrets: Sequence[str]) -> str:
-    """A text whose end was cut off, without the beginning of a secret that it ends with."""
-    for secret in secrets:
-        for length in range(min(len(secret), len(text)), 3, -1):
-            if text.endswith(secret[:length]):
-                return text[:-length] + _HIDDEN
-    return text
+    return in_every_form(values)
 
 
 class Completed(NamedTuple):

@@ -18,6 +18,7 @@ import tempfile
 import time
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
+from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 from ansible_collections.ephemera.preview.plugins.module_utils._run import Ended, limited
 
 MEBIBYTE = 1 << 20
@@ -534,7 +535,8 @@ class _Git:
             if self.origin.token
             else "no token is set (preview_source_token)",
         }
-        text = ended.err[-8192:]
+        hidden = [self.origin.token] if self.origin.token else []
+        text = redact(ended.err, hidden)[-8192:]
         for pattern, sentence in _SENTENCES:
             if re.search(pattern, text):
                 message = sentence.format(**facts)
@@ -544,9 +546,7 @@ class _Git:
         said = [line.strip() for line in text.splitlines() if line.strip()]
         if said:
             message += " Git says: " + " / ".join(said[-3:])[-600:]
-        if self.origin.token:
-            message = message.replace(self.origin.token, "********")
-        return SourceRefused(message)
+        return SourceRefused(redact(message, hidden))
 
 
 _SENTENCES: Tuple[Tuple[str, str], ...] = (

@@ -19,6 +19,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _settings,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._docker import Ran
+from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 
 # Ours, but made by the playbooks, not set by anybody.
 NOT_SETTINGS = frozenset({"preview_apps", "preview_progress", "preview_build"})
@@ -58,7 +59,7 @@ class PreviewAction(ActionBase):
     ) -> dict[str, Any]:
         if "name" not in arguments.get("preview", {}):
             return outcome
-        return dict(_plan.redact(outcome, self.secrets(arguments["preview"], task_vars)))
+        return dict(redact(outcome, self.secrets(arguments["preview"], task_vars)))
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Do the work and return the task's result."""

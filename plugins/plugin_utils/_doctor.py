@@ -33,6 +33,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _settings,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._doctor_facts import Facts
+from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import (
     NOT_SETTINGS,
     PreviewAction,
@@ -217,7 +218,7 @@ def log_in(action: PreviewAction, facts: Facts) -> None:
             lines = [line for line in (ran.out + ran.err).splitlines() if line.strip()]
             said = " ".join(lines[-2:]) or "no answer within 30 s"
         # Docker does not repeat it; should a registry do so, it goes no further.
-        facts.logins.append(_doctor_facts.Login(name, user, said.replace(password, "********")))
+        facts.logins.append(_doctor_facts.Login(name, user, redact(said, [password])))
 
 
 # -- the controller ---------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _build,
     _build_log,
     _docker,
+    _run,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import Images
 
@@ -267,3 +269,10 @@ def test_a_run_that_fails(error: str, log: list[str], hint: str) -> None:
 def test_output_that_came_too_late_for_the_summary() -> None:
     lines = ["#8 1.0 another's", "#9 1.2 mine", "#9 ERROR: process", *summary("exit code: 1")]
     assert _build_log.explain(lines)[1] == ["mine"]
+
+
+def test_a_secret_is_hidden_as_go_quotes_it(tmp_path: Path) -> None:
+    request = _build.Request("shop-pr-1", "", "", (), secrets={"TOKEN": 'a"b\nc'})
+    ended = _run.Ended(1, b"", "ERROR: failed to solve: it said 'a\\\"b\\nc'", False)
+    failed = _build._Maker(request, str(tmp_path))._failed("Building web", ended)
+    assert "********" in str(failed) and 'a\\"b' not in str(failed)

@@ -13,6 +13,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _firewall,
     _plan,
     _project,
+    _redact,
     _refusal,
     _settings,
     _xpreview,
@@ -304,14 +305,14 @@ def test_a_secret_is_hidden_however_it_is_quoted_or_cut(text):
     secrets = _plan.secret_values(
         identity(), settings(preview_secrets={"TOKEN": SAID}, preview_secret_key=KEY)
     )
-    hidden = _plan.redact(text, secrets)
+    hidden = _redact.redact(text, secrets)
     assert "********" in hidden
     assert '"b' not in hidden and "b\\" not in hidden
 
 
 def test_redaction_replaces_the_longer_secret_first():
     text = {"a": ["abcd and abcdef"]}
-    assert _plan.redact(text, ["abcdef", "abcd"]) == {"a": ["******** and ********"]}
+    assert _redact.redact(text, ["abcdef", "abcd"]) == {"a": ["******** and ********"]}
 
 
 # Owner

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from ansible_collections.ephemera.preview.plugins.module_utils import _source
+from ansible_collections.ephemera.preview.plugins.module_utils import _run, _source
 from ansible_collections.ephemera.preview.plugins.module_utils._source import (
     Exported,
     Limits,
@@ -1087,3 +1087,12 @@ def test_checkout_that_leads_elsewhere(
     message = refusal(tmp_path, neighbour.head, checkout=str(checkout))
     assert "does not hold" not in message
     assert time.monotonic() - began < 5
+
+
+def test_a_token_is_hidden_before_what_git_says_is_cut(tmp_path: Path) -> None:
+    origin = _source.Origin(url="https://example.org/a.git", token=TOKEN)
+    git = _source._Git(str(tmp_path), str(tmp_path), "https", origin, "0" * 40, _source.Limits())
+    for after in range(570, 601):
+        said = f"fatal: {'x' * 99} {TOKEN}{'y' * after}"
+        message = str(git.refused(_run.Ended(128, b"", said, False)))
+        assert not any(TOKEN[i : i + 6] in message for i in range(len(TOKEN) - 5)), after
