@@ -30,20 +30,6 @@ options:
       - The host keys that an C(ssh) server may show, in lines as C(known_hosts) has them. Without
         them, those that the machine and the user know.
     type: str
-  proxy:
-    description: The proxies to go through.
-    type: dict
-    default: {}
-    suboptions:
-      http_proxy:
-        description: The proxy for C(http).
-        type: str
-      https_proxy:
-        description: The proxy for C(https).
-        type: str
-      no_proxy:
-        description: What is reached without a proxy, separated by commas.
-        type: str
   ca:
     description: Certificates to trust besides the system's, as PEM text.
     type: str

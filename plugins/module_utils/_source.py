@@ -18,6 +18,7 @@ import tempfile
 import time
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
+from ansible_collections.ephemera.preview.plugins.module_utils._arguments import PROXY
 from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 from ansible_collections.ephemera.preview.plugins.module_utils._run import Ended, limited
 
@@ -126,15 +127,7 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "user": {"type": "str", "default": "x-access-token"},
     "key_file": {"type": "path", "no_log": False},
     "host_keys": {"type": "str", "no_log": False},
-    "proxy": {
-        "type": "dict",
-        "default": {},
-        "options": {
-            "http_proxy": {"type": "str", "no_log": True},
-            "https_proxy": {"type": "str", "no_log": True},
-            "no_proxy": {"type": "str"},
-        },
-    },
+    "proxy": PROXY,
     "ca": {"type": "str"},
 }
 """The options of a module that reaches a repository: those of ``Origin`` that lead there."""

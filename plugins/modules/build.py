@@ -21,6 +21,7 @@ description:
 author: ephemera.preview contributors (@ephemera-preview)
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
+  - ephemera.preview.proxy
 attributes:
   check_mode:
     support: full
@@ -91,20 +92,6 @@ options:
     description: A mirror to pull Docker Hub's images through.
     type: str
     default: ""
-  proxy:
-    description: The proxies for what a build's RUN fetches. No image holds them.
-    type: dict
-    default: {}
-    suboptions:
-      http_proxy:
-        description: The proxy for C(http).
-        type: str
-      https_proxy:
-        description: The proxy for C(https).
-        type: str
-      no_proxy:
-        description: What is reached without a proxy, separated by commas.
-        type: str
   ca:
     description: Certificates, as PEM text, that a RUN may mount as the secret C(preview_ca).
     type: str
@@ -214,6 +201,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _build,
     _dockerfile,
 )
+from ansible_collections.ephemera.preview.plugins.module_utils._arguments import PROXY
 
 
 def main() -> None:
@@ -238,15 +226,7 @@ def main() -> None:
                 },
             },
             "mirror": text,
-            "proxy": {
-                "type": "dict",
-                "default": {},
-                "options": {
-                    "http_proxy": {"type": "str", "no_log": True},
-                    "https_proxy": {"type": "str", "no_log": True},
-                    "no_proxy": {"type": "str"},
-                },
-            },
+            "proxy": PROXY,
             "ca": text,
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "frontends": {

@@ -19,6 +19,7 @@ description:
 author: ephemera.preview contributors (@ephemera-preview)
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
+  - ephemera.preview.proxy
   - ephemera.preview.repository
 attributes:
   check_mode:
