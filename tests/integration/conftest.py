@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from packages import needed  # noqa: E402
+from packages import needed
 from repositories import Repository
 from tiny import TINY
 

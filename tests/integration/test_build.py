@@ -12,7 +12,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -29,12 +28,8 @@ from ansible_collections.ephemera.preview.plugins.module_utils._build import (
     Result,
     Wanted,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "testbed"))
-
-from conftest import TINY, Platform, command_lines  # noqa: E402
-from packages import needed  # noqa: E402
+from conftest import TINY, Platform, command_lines
+from packages import needed
 
 BASE = "busybox:1.37"
 PASSWORD = "pull-me-9f3b"
