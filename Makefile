@@ -28,7 +28,7 @@ demo-down: venv ## Remove what `make demo` made
 
 .PHONY: test checks lint package unit molecule integration bench
 test: venv ## Everything that CI runs; an engine started for it is stopped (KEEP_ENGINE=1: kept)
-	@$(TESTBED)/engine run $(TESTBED)/leftovers $(MAKE) --no-print-directory checks
+	@$(TESTBED)/engine run $(TESTBED)/leftovers run $(MAKE) --no-print-directory checks
 
 checks: lint unit molecule integration
 
