@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 from ansible.errors import AnsibleActionFail
-from ansible_collections.ephemera.preview.plugins.module_utils import _announce, _lease, _plan
+from ansible_collections.ephemera.preview.plugins.module_utils import _announce, _identity, _lease
 from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction, show
 
@@ -39,7 +39,7 @@ class ActionModule(PreviewAction):
         )
         report["notes"] += [_announce.harmless(note) for note in arguments["notes"]]
         # Only what others have said can hold a secret; a name that happens to be one stays a name.
-        secrets = _plan.secret_values(preview, settings)
+        secrets = _identity.secret_values(preview, settings)
         report.update({key: redact(report[key], secrets) for key in ("failure", "notes")})
         if not self._task.check_mode:
             self._close(arguments, report)

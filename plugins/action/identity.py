@@ -5,18 +5,20 @@
 from __future__ import annotations
 
 import uuid
+from types import ModuleType
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _docker,
+    _drift,
+    _host,
+    _identity,
     _lease,
     _names,
-    _plan,
     _route,
     _settings,
 )
-from ansible_collections.ephemera.preview.plugins.plugin_utils import _doctor
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
 REQUIRED = {
@@ -69,13 +71,13 @@ class ActionModule(PreviewAction):
             }
         host = task_vars["inventory_hostname"]
         try:
-            preview = _plan.identity(
+            preview = _identity.identity(
                 settings["preview_app"] or host,
                 settings,
                 run=arguments["run"] or uuid.uuid4().hex,
-                builder=_plan.builder(settings, host) if scope == "up" else host,
+                builder=_identity.builder(settings, host) if scope == "up" else host,
             )
-        except (_names.NameRefused, _plan.PlanRefused) as refused:
+        except (_names.NameRefused, _identity.IdentityRefused) as refused:
             raise AnsibleActionFail(str(refused)) from None
         isolated = scope == "up" and settings["preview_isolation"]
         seen = self._observe(settings, task_vars, preview["name"], firewall=isolated)
@@ -85,12 +87,12 @@ class ActionModule(PreviewAction):
             observed=seen["previews"][preview["name"]],
             gateway=seen["gateway"],
             taken=seen["subnets"],
-            fingerprint=_plan.fingerprint(preview, settings),
+            fingerprint=_drift.fingerprint(preview, settings),
         )
         if scope == "down":
             _refuse_strangers(preview)
         # Besides that `down` removes what is its own and leaves the rest alone.
-        strangers = _plan.ownership(preview) if scope != "down" else []
+        strangers = _drift.ownership(preview) if scope != "down" else []
         if strangers:
             cannot = "brought up" if scope == "up" else "looked into"
             raise AnsibleActionFail(
@@ -99,17 +101,18 @@ class ActionModule(PreviewAction):
                 + "."
             )
         max_age = settings["preview_image_max_age"] * 86400
-        preview["drift"] = _plan.drift(preview, seen["now"], max_age)
+        preview["drift"] = _drift.drift(preview, seen["now"], max_age)
         seen_state = preview["observed"]["state"]
         # What untrusted code left in volumes and caches must not run beside secrets later.
         preview["reset"] = seen_state.get("trusted", preview["trusted"]) != preview["trusted"]
-        preview["rebuild"] = _plan.too_old(preview, seen["now"], max_age)
+        preview["rebuild"] = _drift.too_old(preview, seen["now"], max_age)
         preview["unchanged"] = scope == "up" and not preview["drift"]
         if scope == "up":
             if not preview["unchanged"]:
                 _free(preview, seen["now"])
             # What serves behind a firewall that is gone is not as wanted either.
-            _doctor.refuse_early(self, settings, task_vars, seen)
+            if any(_host.troubles(seen, preview["app"], settings)):
+                _doctor().refuse_early(self, settings, task_vars, seen)
         return preview
 
     def _observe(
@@ -123,8 +126,15 @@ class ActionModule(PreviewAction):
             return _docker.observe(self.on_host, settings["preview_state_dir"], name, firewall)
         except _docker.EngineError as error:
             raise AnsibleActionFail(
-                _doctor.why_not(self, settings, task_vars, str(error))
+                _doctor().why_not(self, settings, task_vars, str(error))
             ) from None
+
+
+def _doctor() -> ModuleType:
+    """Read only when something is wrong: Ansible compiles a collection's code in every run."""
+    from ansible_collections.ephemera.preview.plugins.plugin_utils import _doctor
+
+    return _doctor
 
 
 def _exactly_one(task_vars: dict[str, Any]) -> None:
@@ -139,7 +149,7 @@ def _exactly_one(task_vars: dict[str, Any]) -> None:
 
 
 def _refuse_strangers(preview: dict[str, Any]) -> None:
-    other = _plan.stranger(preview)
+    other = _drift.stranger(preview)
     if other:
         raise AnsibleActionFail(
             f"{preview['name']} belongs to another repository (owner {other}, this one is "

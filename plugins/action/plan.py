@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
-from ansible_collections.ephemera.preview.plugins.module_utils import _plan, _route
+from ansible_collections.ephemera.preview.plugins.module_utils import _identity, _plan, _route
 from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
@@ -48,7 +48,7 @@ class ActionModule(PreviewAction):
             },
             task_vars=task_vars,
         )
-        secrets = _plan.secret_values(preview, settings)
+        secrets = _identity.secret_values(preview, settings)
         if definition.get("failed"):
             failed = {"failed": True, "changed": False}
             for key in ("msg", "problems", "exception", "module_stderr"):

@@ -8,7 +8,7 @@ import shlex
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.ephemera.preview.plugins.module_utils import _announce, _plan
+from ansible_collections.ephemera.preview.plugins.module_utils import _announce, _identity
 from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction, show
 
@@ -78,7 +78,7 @@ class ActionModule(PreviewAction):
 
 def _said(text: str, preview: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     """What a preview's program has written, without secrets and control characters."""
-    hidden = redact(text, _plan.secret_values(preview, settings))
+    hidden = redact(text, _identity.secret_values(preview, settings))
     return [_announce.harmless(line) for line in hidden.splitlines()]
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _docker,
+    _drift,
     _lease,
     _names,
-    _plan,
 )
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
@@ -65,7 +65,7 @@ class ActionModule(PreviewAction):
         if arguments["observe"]:
             seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
             mine = seen["previews"][preview["name"]]
-            result["seed_mark"] = _plan.seed_mark(mine, preview["data_volumes"])
+            result["seed_mark"] = _drift.seed_mark(mine, preview["data_volumes"])
         return result
 
     def _hold(self, arguments: dict[str, Any], state: dict[str, Any]) -> str:

@@ -14,8 +14,9 @@ from ansible.errors import AnsibleActionFail
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _diagnose,
     _docker,
+    _drift,
     _http,
-    _plan,
+    _identity,
     _route,
 )
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
@@ -33,7 +34,7 @@ class ActionModule(PreviewAction):
             return {"changed": False, "skipped": True, "msg": "There is nothing to verify yet."}
         preview, whole = arguments["preview"], arguments["only"] == "all"
         settings = self.settings(task_vars)
-        secrets = _plan.secret_values(preview, settings)
+        secrets = _identity.secret_values(preview, settings)
         mine, now = _docker.empty(preview["name"]), 0
         if whole:  # Data services have no image of ours.
             seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
@@ -52,7 +53,7 @@ class ActionModule(PreviewAction):
         failed = self._wait(preview, scene, settings, secrets)
         if failed:
             return refusal.of(*failed)
-        state = {"state": _plan.deployed(preview, mine, now)} if whole else {}
+        state = {"state": _drift.deployed(preview, mine, now)} if whole else {}
         return {"changed": False, **state}
 
     def _wait(

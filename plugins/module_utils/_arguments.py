@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 PROXY: Dict[str, Any] = {
     "type": "dict",
@@ -17,3 +17,6 @@ PROXY: Dict[str, Any] = {
     },
 }
 """The doc fragment ``proxy`` describes it."""
+
+FRONTENDS: Tuple[str, ...] = ("docker/dockerfile:1", "docker/dockerfile:1.*")
+"""The default of what a Dockerfile may name as its syntax."""

@@ -36,6 +36,7 @@ from typing import (
 )
 
 from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _arguments,
     _build_log,
     _dockerfile,
     _names,
@@ -121,7 +122,7 @@ class Request(NamedTuple):
     proxy: Mapping[str, str] = {}
     ca: str = ""
     secrets: Mapping[str, str] = {}
-    frontends: Tuple[str, ...] = _dockerfile.FRONTENDS
+    frontends: Tuple[str, ...] = _arguments.FRONTENDS
     base_images: Tuple[str, ...] = ()
     timeout: float = 1200
     images_timeout: float = 600

@@ -18,6 +18,7 @@ import sys
 from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _arguments,
     _checks,
     _compose,
     _dockerfile,
@@ -62,7 +63,7 @@ class Request(NamedTuple):
     profiles: Tuple[str, ...] = ("*",)
     allow: FrozenSet[str] = frozenset()
     images: _checks.Images = _checks.ANY_IMAGE
-    frontends: Tuple[str, ...] = _dockerfile.FRONTENDS
+    frontends: Tuple[str, ...] = _arguments.FRONTENDS
     build_secrets: FrozenSet[str] = frozenset()
     sizes: Tuple[str, ...] = _xpreview.SIZES
     git_dir: Optional[str] = None

@@ -15,6 +15,7 @@ import re
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _names
+from ansible_collections.ephemera.preview.plugins.module_utils._arguments import FRONTENDS
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
     ANY_IMAGE,
     Images,
@@ -27,7 +28,6 @@ from ansible_collections.ephemera.preview.plugins.module_utils._interpolate impo
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import plain
 
 SIZE_MAX = 256 << 10
-FRONTENDS = ("docker/dockerfile:1", "docker/dockerfile:1.*")
 INSTRUCTIONS_MAX = 5000
 FILLED_MAX = 8 << 20
 UNKNOWN_SIZE = 256  # of a variable that a base image may set

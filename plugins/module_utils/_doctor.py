@@ -29,14 +29,13 @@ from typing import (
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _announce,
     _docker,
-    _firewall,
+    _host,
     _route,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import in_bytes
 from ansible_collections.ephemera.preview.plugins.module_utils._doctor_facts import (
     COMMANDS,
     Facts,
-    Gateway,
     Machine,
     wanted_ports,
 )
@@ -508,11 +507,11 @@ def glance(
     seen: Mapping[str, Any], app: str, where: str, settings: Mapping[str, Any]
 ) -> List[Finding]:
     """The problems that an observation shows by itself; see ``_docker.observe`` for its shape."""
-    gateway = seen["gateway"]
     facts = Facts(app, where, settings)
-    found = Gateway(True, gateway["state"], gateway["health"]) if gateway else None
-    # The same playbook sets both up, so one of them is said.
-    return list(_gateway_state(facts, found)) or list(_firewall_state(facts, seen["firewall"]))
+    return [
+        _trouble(facts, trouble, **values)
+        for trouble, values in _host.troubles(seen, app, settings)
+    ]
 
 
 def problems(findings: Iterable[Finding]) -> List[Finding]:
@@ -927,26 +926,16 @@ def _some(names: List[str]) -> str:
     return ", ".join(unique[:5]) + more
 
 
-def _gateway_state(facts: Facts, gateway: Optional[Gateway]) -> Iterator[Finding]:
-    if not gateway:
-        yield _trouble(facts, "gateway.absent")
-    elif not gateway.ours:
-        yield _trouble(facts, "gateway.foreign")
-    elif gateway.state != "running":
-        yield _trouble(facts, "gateway.stopped", state=gateway.state)
-    elif gateway.health == "unhealthy":
-        yield _trouble(facts, "gateway.unhealthy")
-
-
 def _gateway(facts: Facts) -> Iterator[Finding]:
     machine = facts.machine
     if not machine or not machine.answers:
         return
     gateway = machine.gateway
     troubled = False
-    for finding in _gateway_state(facts, gateway):
+    standing = (gateway.state, gateway.health, gateway.ours) if gateway else (None,)
+    for trouble, values in _host.gateway_troubles(*standing):
         troubled = True
-        yield finding
+        yield _trouble(facts, trouble, **values)
     if not gateway or troubled:
         return
     for setting, address, port in wanted_ports(facts.settings):
@@ -996,24 +985,6 @@ def _clash(address: str, place: str) -> bool:
     return "any" in (mine, place) or mine == place
 
 
-def _firewall_state(facts: Facts, seen: _docker.Firewall) -> Iterator[Finding]:
-    if not facts.settings["preview_isolation"]:
-        return
-    if seen.said == "":
-        yield _trouble(facts, "firewall.iptables")
-    elif seen.said is not None or 4 not in seen.rules:
-        yield _trouble(facts, "firewall.unseen", said=seen.said or "no answer.")
-    else:
-        allow = facts.settings["preview_egress_allow"]
-        gaps = [
-            gap
-            for version, lines in seen.rules.items()
-            for gap in _firewall.gaps("\n".join(lines), facts.app, allow, version)
-        ]
-        if gaps:
-            yield _trouble(facts, "firewall.gaps", count=len(gaps), rule=gaps[0])
-
-
 def _isolation(facts: Facts) -> Iterator[Finding]:
     machine = facts.machine
     if not machine or not machine.answers:
@@ -1024,7 +995,8 @@ def _isolation(facts: Facts) -> Iterator[Finding]:
     elif ((machine.info.get("FirewallBackend") or {}).get("Driver") or "").startswith("nftables"):
         yield _trouble(facts, "firewall.nftables")
     else:
-        troubled = list(_firewall_state(facts, machine.firewall))
+        lacking = _host.firewall_troubles(machine.firewall, facts.app, facts.settings)
+        troubled = [_trouble(facts, trouble, **values) for trouble, values in lacking]
         kept = "Rules on {0} keep previews from the networks around it."
         yield from troubled or [_ok("firewall", kept.format(facts.where))]
 

@@ -3,307 +3,34 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From settings and an app definition to ``preview``, the one dictionary that crosses roles.
 
-``identity`` starts it, ``complete`` adds what only the definition tells, ``drift`` says why the
-preview that runs is not the one that is wanted. All pure. ``preview`` never holds a secret: what
-may hold one (the Compose project) is returned apart.
+``_identity.identity`` starts it, ``complete`` adds what only the definition tells. All pure.
+``preview`` never holds a secret: what may hold one (the Compose project) is returned apart.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
-import hmac
 import ipaddress
 import json
 import re
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from ansible_collections.ephemera.preview.plugins.module_utils import (
-    _docker,
+    _identity,
     _interpolate,
-    _lease,
     _names,
     _project,
     _route,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import in_bytes
-from ansible_collections.ephemera.preview.plugins.module_utils._redact import (
-    in_every_form,
-    redact,
-)
+from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 from ansible_collections.ephemera.preview.plugins.module_utils._screen import replicas_of
 from ansible_collections.ephemera.preview.plugins.module_utils._xpreview import HOOKS
-
-SCHEMA = 1
-
-# Settings that change how a run or the gateway works, not what a preview is. Which host and URL
-# a preview has, and which commit, is compared as such.
-_TRANSIENT = frozenset(
-    "preview_" + name
-    for name in """
-    number commit
-    repository ref_format checkout
-    source_token source_user source_key_file source_host_keys source_timeout source_max_size
-    compose_timeout builder buildx_builder images_timeout registries registry_mirror proxy ca_file
-    build_timeout build_memory build_pids build_disk image_max_age
-    docker_subnets isolation egress_allow lease verify_timeout hooks_timeout
-    domain domain_shared host_format host_ip
-    gateway_state gateway_image gateway_address gateway_http_port gateway_https_port gateway_tls
-    gateway_certificate gateway_certificate_key gateway_acme_email gateway_acme_server
-    gateway_acme_ca gateway_acme_dns_provider gateway_acme_environment gateway_acme_resolvers
-    gateway_trusted_proxies gateway_metrics_port
-    result_dir step_outputs no_log output service command tail since
-    """.split()
-)
-
-TOO_OLD = "the images are older than preview_image_max_age"
 
 
 class PlanRefused(ValueError):
     """What was asked for cannot be planned. The message says what, where and what to do."""
-
-
-def builder(settings: Mapping[str, Any], host: str) -> str:
-    """The inventory host that builds for an app of this name in the inventory."""
-    named = settings["preview_builder"] or host
-    if settings["preview_target"] == "docker" and named != host:
-        raise PlanRefused(
-            "preview_builder: {0!r} is refused: with preview_target docker images are built where "
-            "they run, by {1} itself, as nothing moves them there. Remove it.".format(named, host)
-        )
-    return str(named)
-
-
-def derive(key: str, identity: Mapping[str, Any], purpose: str) -> str:
-    """A secret of this preview for one purpose: 64 hex digits, the same for the same input.
-
-    The input is length-prefixed, so that no two identities can be read as one.
-    """
-    parts = [
-        identity["forge"],
-        identity["repository"],
-        identity["app"],
-        str(identity["number"]),
-        "trusted" if identity["trusted"] else "untrusted",
-        purpose,
-    ]
-    message = b"".join(
-        b"%d:%s" % (len(part.encode("utf-8")), part.encode("utf-8")) for part in parts
-    )
-    return hmac.new(key.encode("utf-8"), message, hashlib.sha256).hexdigest()
-
-
-def repository_identity(settings: Mapping[str, Any]) -> Tuple[str, str]:
-    """(forge, repository) that own a preview: as set, else out of the repository's address."""
-    address = settings["preview_repository"]
-    match = re.fullmatch(r"(?:[a-z+]+://)?(?:[^@/]*@)?([^/:]+)(?::\d+(?=/))?[:/](.+)", address)
-    is_path = address.startswith("/") or match is None
-    host, path = ("", address) if is_path or match is None else match.groups()
-    path = path.strip("/")
-    path = path[: -len(".git")] if path.endswith(".git") else path
-    return (
-        settings["preview_forge"] or host,
-        settings["preview_repository_id"] or path,
-    )
-
-
-def identity(app: str, settings: Mapping[str, Any], run: str, builder: str) -> Dict[str, Any]:
-    """The part of ``preview`` that needs no checkout.
-
-    :raises _names.NameRefused: the app, number, domain or host format is not usable.
-    """
-    tls = settings["preview_gateway_tls"] != "off"
-    names = _names.names(
-        app,
-        settings["preview_number"],
-        domain=settings["preview_domain"] or None,
-        host_format=settings["preview_host_format"] or None,
-        ip=settings["preview_host_ip"] or None,
-        domain_shared=settings["preview_domain_shared"],
-        scheme="https" if tls else "http",
-        port=settings["preview_gateway_https_port" if tls else "preview_gateway_http_port"],
-    )
-    forge, repository = repository_identity(settings)
-    owner = _names.owner_id(forge, repository)
-    return {
-        "schema": SCHEMA,
-        "run": run,
-        "name": names.name,
-        "app": app,
-        "number": names.number,
-        "commit": settings["preview_commit"],
-        "trusted": settings["preview_trusted"],
-        "target": settings["preview_target"],
-        "forge": forge,
-        "repository": repository,
-        "owner": owner,
-        "names": dataclasses.asdict(names),
-        "labels": _names.labels(names, owner),
-        "host": names.host,
-        "url": names.url,
-        "state_dir": settings["preview_state_dir"],
-        "dir": "{0}/previews/{1}".format(settings["preview_state_dir"], names.name),
-        "builder": builder,
-        "no_log": settings["preview_no_log"],
-        "notes": [],
-    }
-
-
-def names_of(preview: Mapping[str, Any]) -> _names.Names:
-    """The names of a preview as their own type again."""
-    return _names.Names(**preview["names"])
-
-
-def fingerprint(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """One value for all that decides what is deployed: commit, owner, grants, settings, key."""
-    wanted = {
-        "schema": preview["schema"],
-        "commit": preview["commit"],
-        "url": preview["url"],
-        "settings": {k: v for k, v in settings.items() if k not in _TRANSIENT},
-    }
-    text = json.dumps(wanted, sort_keys=True, default=str)
-    return derive(settings["preview_secret_key"], preview, "fingerprint:" + text)
-
-
-def drift(preview: Mapping[str, Any], now: int, max_age: int = 0) -> str:
-    """Why the preview that is observed is not the one that is wanted; "" when it is."""
-    seen = preview["observed"]
-    state = seen["state"]
-    if not state:
-        return "nothing is deployed"
-    if state.get("commit") != preview["commit"]:
-        return "commit {0} is deployed".format(str(state.get("commit"))[:12])
-    if state.get("fingerprint") != preview["fingerprint"]:
-        return "settings or grants have changed"
-    if state.get("status") != "ready":
-        return "the last run ended as {0}".format(state.get("status"))
-    lease = _lease.parse(seen["lease"])
-    if lease and lease.kind == "down":
-        return "a down has begun to remove it"
-    tagged = {image["ref"]: image["id"] for image in seen["images"]}
-    edge = preview["name"] + "_edge"
-    summary = state.get("wanted", {}).get("services", {})
-    running = [c for c in seen["containers"] if not c["oneoff"]]
-    for service, wanted in sorted(state.get("services", {}).items()):
-        ours = wanted["image"].startswith(_names.IMAGES + "/")
-        if ours and tagged.get(wanted["image"]) != wanted["image_id"]:
-            return "{0}: its image is gone or another".format(service)
-        mine = [c for c in running if c["service"] == service]
-        if len(mine) != wanted["replicas"]:
-            return "{0}: {1} of {2} containers exist".format(service, len(mine), wanted["replicas"])
-        for container in mine:
-            if container["image_id"] != wanted["image_id"]:
-                return "{0} runs another image".format(service)
-            if wanted["completes"]:
-                if container["state"] != "exited" or container["exit_code"] != 0:
-                    return "{0} has not completed".format(service)
-            elif container["state"] != "running" or container["health"] == "unhealthy":
-                return "{0} is {1}".format(service, container["health"] or container["state"])
-            if summary.get(service, {}).get("url") and edge not in container["networks"]:
-                return "{0} is not attached to the gateway's network".format(service)
-    held = {v["name"] for v in seen["volumes"]}
-    lost = sorted(set(state.get("volumes", [])) - held)
-    if lost:
-        return "volume {0} is gone".format(lost[0])
-    if seen["route"] != state.get("route"):
-        return "the route is not the one that was written"
-    gateway = preview["gateway"]
-    if gateway is None or gateway["state"] != "running":
-        return "the gateway does not run"
-    if edge not in gateway["networks"]:
-        return "the gateway is not attached"
-    seeded = state.get("seeded", {})
-    if seeded != seed_mark(seen, list(seeded)):
-        return "the data is not the data that was seeded"
-    return TOO_OLD if too_old(preview, now, max_age) else ""
-
-
-def too_old(preview: Mapping[str, Any], now: int, max_age: int) -> bool:
-    """Whether images were last built from nothing longer ago than they may, by any commit."""
-    built = preview["observed"]["state"].get("built")
-    return bool(max_age and built is not None and now - int(built) > max_age)
-
-
-def seed_mark(seen: Mapping[str, Any], volumes: Sequence[str]) -> Dict[str, str]:
-    """What a seed is tied to: the volumes that hold the data, each with its time of birth."""
-    return {v["name"]: v["created"] for v in seen["volumes"] if v["name"] in volumes}
-
-
-def deployed(preview: Mapping[str, Any], seen: Mapping[str, Any], now: int) -> Dict[str, Any]:
-    """What the state records of a preview that was verified: all that ``drift`` compares."""
-    images = {image["ref"]: image["id"] for image in seen["images"]}
-    ran = {c["service"]: c["image_id"] for c in seen["containers"]}
-    attached = {"containers": seen["containers"], "state": {}}
-    return {
-        "commit": preview["commit"],
-        "fingerprint": preview["fingerprint"],
-        "wanted": preview["wanted"],
-        "web": preview["web"],
-        "built": now if preview["rebuild"] else preview["observed"]["state"].get("built", now),
-        "route": seen["route"],
-        "volumes": sorted(v["name"] for v in seen["volumes"]),
-        # Those of its containers go with them; these nobody else would remember.
-        "anonymous": sorted(
-            set(_docker.anonymous(preview["observed"])) - set(_docker.anonymous(attached))
-        ),
-        "services": {
-            s["name"]: {
-                "image": s["image"],
-                "image_id": images.get(s["image"], ran.get(s["name"], "")),
-                "digest": (s["build"] or {}).get("digest", ""),
-                "replicas": s["replicas"],
-                "completes": s["completes"],
-            }
-            for s in preview["services"]
-        },
-    }
-
-
-def ownership(preview: Mapping[str, Any]) -> List[str]:
-    """What stands under this preview's name and is not its own, as sentences."""
-    problems = []
-    seen = preview["observed"]
-    for kind in ("containers", "networks", "volumes"):
-        for item in seen[kind]:
-            owner = item["labels"].get(_names.PREFIX + "owner")
-            if owner != preview["owner"]:
-                problems.append(
-                    "{0} {1} belongs to another repository (owner {2}, this one is {3})".format(
-                        kind[:-1], item["name"], owner, preview["owner"]
-                    )
-                )
-    recorded = seen["state"].get("owner", preview["owner"])
-    if recorded != preview["owner"]:
-        problems.append(
-            "{0}/preview.json was written for another repository (owner {1})".format(
-                preview["dir"], recorded
-            )
-        )
-    problems += [
-        "{0} {1} has a name of this preview but was not made by it: rename or remove it".format(
-            item["kind"], item["name"]
-        )
-        for item in seen["foreign"]
-    ]
-    return problems
-
-
-def stranger(preview: Mapping[str, Any]) -> str:
-    """Another owner to whom everything under this preview's name belongs; "" where there is none.
-
-    Images, route and folder say nothing themselves: they are of whom the rest is.
-    """
-    seen = preview["observed"]
-    owners = {
-        item["labels"].get(_names.PREFIX + "owner", "")
-        for kind in ("containers", "networks", "volumes")
-        for item in seen[kind]
-    }
-    owners.add(seen["state"].get("owner", ""))
-    owners.discard("")
-    return "" if not owners or preview["owner"] in owners else sorted(owners)[0]
 
 
 class Grants(NamedTuple):
@@ -328,22 +55,8 @@ def grants(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Grants:
     variables.update(settings["preview_environment"])
     secrets = dict(settings["preview_secrets"]) if preview["trusted"] else {}
     if settings["preview_secret_key"]:
-        secrets["PREVIEW_SECRET"] = derive(settings["preview_secret_key"], preview, "app")
+        secrets["PREVIEW_SECRET"] = _identity.derive(settings["preview_secret_key"], preview, "app")
     return Grants(variables, secrets)
-
-
-def secret_values(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> List[str]:
-    """Every value that must not be shown, as ``redact`` takes them."""
-    values = [str(v) for v in settings["preview_secrets"].values()]
-    values += [str(v) for v in settings["preview_build_secrets"].values()]
-    values += [str(v) for v in settings["preview_auth_users"].values()]
-    values += [str(r.get("password", "")) for r in settings["preview_registries"]]
-    values += [settings["preview_source_token"], settings["preview_secret_key"]]
-    values += [str(v) for v in settings["preview_gateway_acme_environment"].values()]
-    values += [str(v) for v in settings["preview_proxy"].values() if "@" in str(v)]
-    if settings["preview_secret_key"]:
-        values.append(derive(settings["preview_secret_key"], preview, "app"))
-    return in_every_form(values)
 
 
 class Completed(NamedTuple):
@@ -443,7 +156,7 @@ def complete(
     :raises PlanRefused: the definition and the settings do not fit together.
     """
     preview = copy.deepcopy(dict(identity_))
-    names = names_of(preview)
+    names = _identity.names_of(preview)
     notes = preview["notes"] + list(definition["notes"])
     services = _interpolate.unescape(definition["services"])
     if not services:
@@ -539,7 +252,7 @@ def complete(
             if volume["type"] == "volume" and volume.get("source")
         }
     )
-    secrets = secret_values(preview, settings)
+    secrets = _identity.secret_values(preview, settings)
     _refuse_secrets(planned, secrets)
     _refuse_long_hooks(planned, settings["preview_hooks_timeout"])
     preview["notes"] = redact(notes, secrets)

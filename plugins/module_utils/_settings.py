@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Collection, Dict, Iterable, List, Mapping, NamedTuple, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _names
-from ansible_collections.ephemera.preview.plugins.module_utils._dockerfile import FRONTENDS
+from ansible_collections.ephemera.preview.plugins.module_utils._arguments import FRONTENDS
 from ansible_collections.ephemera.preview.plugins.module_utils._kinds import (
     Kind,
     Wrong,

@@ -227,10 +227,10 @@ from typing import Optional
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _arguments,
     _checks,
     _compose,
     _definition,
-    _dockerfile,
     _names,
     _refusal,
     _xpreview,
@@ -261,7 +261,7 @@ def main() -> None:
             "frontends": {
                 "type": "list",
                 "elements": "str",
-                "default": list(_dockerfile.FRONTENDS),
+                "default": list(_arguments.FRONTENDS),
             },
             "build_secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "sizes": {"type": "list", "elements": "str", "default": list(_xpreview.SIZES)},

@@ -199,9 +199,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _announce,
     _build,
-    _dockerfile,
 )
-from ansible_collections.ephemera.preview.plugins.module_utils._arguments import PROXY
+from ansible_collections.ephemera.preview.plugins.module_utils._arguments import FRONTENDS, PROXY
 
 
 def main() -> None:
@@ -232,7 +231,7 @@ def main() -> None:
             "frontends": {
                 "type": "list",
                 "elements": "str",
-                "default": list(_dockerfile.FRONTENDS),
+                "default": list(FRONTENDS),
             },
             "base_images": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 1200},

@@ -14,8 +14,8 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _docker,
+    _identity,
     _lease,
-    _plan,
     _settings,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._docker import Ran
@@ -79,7 +79,7 @@ class PreviewAction(ActionBase):
 
     def secrets(self, preview: dict[str, Any], task_vars: dict[str, Any]) -> list[str]:
         """Every value that no output may hold."""
-        return _plan.secret_values(preview, self.settings(task_vars))
+        return _identity.secret_values(preview, self.settings(task_vars))
 
     def on_host(self, argv: Sequence[str], stdin: str | None = None) -> Ran:
         """Run an argument list where the task's connection leads, without a module's cost."""

@@ -10,7 +10,9 @@ import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _checks,
     _docker,
+    _drift,
     _firewall,
+    _identity,
     _plan,
     _project,
     _redact,
@@ -36,10 +38,10 @@ def settings(**given_):
 
 def identity(**given_):
     of = settings(**given_)
-    preview = _plan.identity("shop", of, run="r", builder="shop")
+    preview = _identity.identity("shop", of, run="r", builder="shop")
     preview["observed"] = _docker.empty(preview["name"])
     preview.update(gateway=None, rebuild=False)
-    preview["fingerprint"] = _plan.fingerprint(preview, of)
+    preview["fingerprint"] = _drift.fingerprint(preview, of)
     return preview
 
 
@@ -274,16 +276,16 @@ def test_untrusted_pull_requests_see_no_secrets():
 
 def test_derived_secrets_differ_by_everything_that_identifies():
     base = identity()
-    derived = {_plan.derive(KEY, base, "app")}
+    derived = {_identity.derive(KEY, base, "app")}
     for change in (
         {"forge": "x"}, {"repository": "x"}, {"app": "x"}, {"number": 43}, {"trusted": False},
     ):  # fmt: skip
-        derived.add(_plan.derive(KEY, dict(base, **change), "app"))
-    derived.add(_plan.derive(KEY, base, "other"))
-    derived.add(_plan.derive("j" * 32, base, "app"))
+        derived.add(_identity.derive(KEY, dict(base, **change), "app"))
+    derived.add(_identity.derive(KEY, base, "other"))
+    derived.add(_identity.derive("j" * 32, base, "app"))
     assert len(derived) == 8
     shifted = [dict(base, app="a", repository="bc"), dict(base, app="ab", repository="c")]
-    assert len({_plan.derive(KEY, of, "app") for of in shifted}) == 2
+    assert len({_identity.derive(KEY, of, "app") for of in shifted}) == 2
 
 
 SAID = 'a "b\\c" é $HOME'
@@ -302,7 +304,7 @@ SAID = 'a "b\\c" é $HOME'
     ],
 )
 def test_a_secret_is_hidden_however_it_is_quoted_or_cut(text):
-    secrets = _plan.secret_values(
+    secrets = _identity.secret_values(
         identity(), settings(preview_secrets={"TOKEN": SAID}, preview_secret_key=KEY)
     )
     hidden = _redact.redact(text, secrets)
@@ -329,7 +331,7 @@ def test_redaction_replaces_the_longer_secret_first():
     ],
 )
 def test_the_owner_of_a_preview_is_its_repository(address, owner):
-    assert _plan.repository_identity(settings(preview_repository=address)) == owner
+    assert _identity.repository_identity(settings(preview_repository=address)) == owner
 
 
 def test_things_of_another_owner_and_foreign_things_are_told():
@@ -337,7 +339,7 @@ def test_things_of_another_owner_and_foreign_things_are_told():
     alien = {"name": "shop-pr-42_data", "labels": {"ephemera.preview/owner": "f" * 16}}
     preview["observed"]["volumes"] = [alien]
     preview["observed"]["foreign"] = [{"kind": "container", "name": "shop-pr-42-web-1"}]
-    told = _plan.ownership(preview)
+    told = _drift.ownership(preview)
     assert len(told) == 2
     assert "volume shop-pr-42_data belongs to another repository" in told[0]
     assert "container shop-pr-42-web-1" in told[1]
@@ -368,14 +370,14 @@ def ready():
     ]
     seen["volumes"] = [{"name": "shop-pr-42_data", "created": "then", "labels": {}}]
     seen["route"] = "abc"
-    state = _plan.deployed(preview, seen, now=100)
+    state = _drift.deployed(preview, seen, now=100)
     seen["state"] = dict(state, status="ready", seeded={"shop-pr-42_data": "then"})
     preview["gateway"] = {"state": "running", "networks": ["shop-pr-42_edge"]}
     return preview
 
 
 def test_what_is_served_as_wanted_does_not_drift():
-    assert _plan.drift(ready(), now=200) == ""
+    assert _drift.drift(ready(), now=200) == ""
 
 
 def container(**change):
@@ -409,32 +411,32 @@ def container(**change):
 def test_every_drift_is_seen(break_it, told):
     preview = ready()
     break_it(preview)
-    assert told in _plan.drift(preview, now=200)
+    assert told in _drift.drift(preview, now=200)
 
 
 def test_images_grow_old_where_a_limit_is_set():
-    assert _plan.drift(ready(), now=200, max_age=50) == _plan.TOO_OLD
-    assert not _plan.drift(ready(), now=140, max_age=50)
+    assert _drift.drift(ready(), now=200, max_age=50) == _drift.TOO_OLD
+    assert not _drift.drift(ready(), now=140, max_age=50)
 
 
 def test_images_grow_old_while_commits_come():
     preview = ready()
-    again = _plan.deployed(preview, preview["observed"], now=140)
+    again = _drift.deployed(preview, preview["observed"], now=140)
     preview["observed"]["state"].update(again, commit="f" * 40)
-    assert not _plan.too_old(preview, now=150, max_age=50)
-    assert _plan.too_old(preview, now=151, max_age=50), "though deployed a moment ago"
-    assert not _plan.too_old(preview, now=151, max_age=0)
+    assert not _drift.too_old(preview, now=150, max_age=50)
+    assert _drift.too_old(preview, now=151, max_age=50), "though deployed a moment ago"
+    assert not _drift.too_old(preview, now=151, max_age=0)
     preview["rebuild"] = True
-    assert _plan.deployed(preview, preview["observed"], now=151)["built"] == 151
+    assert _drift.deployed(preview, preview["observed"], now=151)["built"] == 151
 
 
 def test_images_are_built_where_they_run():
     settings = _settings.resolve({"preview_builder": "builder"})
-    with pytest.raises(_plan.PlanRefused, match="'builder' is refused: .* by shop itself"):
-        _plan.builder(settings, "shop")
-    assert _plan.builder(settings, "builder") == "builder"
-    assert _plan.builder(_settings.resolve({}), "shop") == "shop"
-    assert _plan.builder(dict(settings, preview_target="kubernetes"), "shop") == "builder"
+    with pytest.raises(_identity.IdentityRefused, match="'builder' is refused: .* by shop itself"):
+        _identity.builder(settings, "shop")
+    assert _identity.builder(settings, "builder") == "builder"
+    assert _identity.builder(_settings.resolve({}), "shop") == "shop"
+    assert _identity.builder(dict(settings, preview_target="kubernetes"), "shop") == "builder"
 
 
 @pytest.mark.parametrize(
@@ -471,8 +473,8 @@ def test_of_each_setting_it_is_known_whether_it_decides_what_is_deployed():
     deciding += ["build_frontends", "base_images", "state_dir", "sizes", "size"]
     deciding += ["log_driver", "log_options", "auth_users", "rate_limit"]
     known = {f"preview_{name}" for name in deciding}
-    assert not known & _plan._TRANSIENT
-    assert known | _plan._TRANSIENT == set(_settings.TABLE)
+    assert not known & _drift._TRANSIENT
+    assert known | _drift._TRANSIENT == set(_settings.TABLE)
 
 
 # Subnets

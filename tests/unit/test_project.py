@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.ephemera.preview.plugins.module_utils import _plan, _project, _screen
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _drift,
+    _plan,
+    _project,
+    _screen,
+)
 from test_plan import COMMIT, complete, identity, settings, shop
 
 
@@ -102,7 +107,7 @@ def test_a_preview_is_anothers_when_nothing_of_it_is_ours(recorded, labels, othe
         {"name": f"v{label}", "labels": {"ephemera.preview/owner": owners[label]}}
         for label in labels
     ]
-    assert _plan.stranger(preview) == owners[other]
+    assert _drift.stranger(preview) == owners[other]
 
 
 # What the table takes over is in what is applied, or a note says why not
