@@ -487,8 +487,15 @@ def parse_told(output: str, secrets: Sequence[str] = ()) -> Dict[str, Told]:
     return told
 
 
+_CUT = 1900  # bytes; the host keeps 2000 of a line, a time that is no part of it among them
+
+
 def presentable(lines: Sequence[str], secrets: Sequence[str] = ()) -> List[str]:
     """Log lines as they may be shown: no secret, nothing that a terminal or CI would obey, cut."""
+    # A line that the host may have cut can end within a secret.
+    lines = [
+        line + "..." if len(line.encode("utf-8", "replace")) > _CUT else line for line in lines
+    ]
     text = "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
     text = _announce.harmless(redact(text, secrets))
     return [line[:500].rstrip() for line in text.split("\n") if line.strip()][-40:]

@@ -62,26 +62,25 @@ _PROBES = {
 }
 
 
-def _healthcheck(planned: Mapping[str, Any], service: Mapping[str, Any]) -> Dict[str, Any]:
-    """The service's own check, asked twice a second while it starts."""
+def _healthcheck(
+    planned: Mapping[str, Any], service: Mapping[str, Any], verified: int
+) -> Dict[str, Any]:
+    """The service's own check, asked twice a second while it starts.
+
+    :param verified: the seconds after which nobody waits for it any more.
+    """
     own = service.get("healthcheck")
     if own and (own.get("disable") or own.get("test") == ["NONE"]):
         return {"disable": True}
+    starting = {"start_period": "60s", "start_interval": "500ms"}
     if own:
-        return dict({"start_period": "60s", "start_interval": "500ms"}, **escape(own))
-    if not planned["data"]:
-        return {}
+        return dict(starting, **escape(own))
     image = service.get("image", "").rsplit("/", 1)[-1].split(":")[0].split("@")[0]
-    if image not in _PROBES:
-        return {}
-    return {
-        "test": _PROBES[image],
-        "interval": "10s",
-        "timeout": "5s",
-        "retries": 5,
-        "start_period": "60s",
-        "start_interval": "500ms",
-    }
+    if planned["data"] and image in _PROBES:
+        return dict(starting, test=_PROBES[image], interval="10s", timeout="5s", retries=5)
+    # What is not said here the engine takes from the image, where that has a check. How long it
+    # starts is not seen here, so it may do so for as long as anybody waits.
+    return dict(starting, start_period="{0}s".format(max(60, verified)))
 
 
 def _in_tree(preview: Mapping[str, Any], path: str) -> str:
@@ -180,7 +179,7 @@ def _service(
             },
         },
         "volumes": _mounts(preview, service),
-        "healthcheck": _healthcheck(planned, service),
+        "healthcheck": _healthcheck(planned, service, settings["preview_verify_timeout"]),
         "depends_on": {
             needed: {"condition": how["condition"], "required": how.get("required", True)}
             for needed, how in (service.get("depends_on") or {}).items()

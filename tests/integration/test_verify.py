@@ -281,12 +281,16 @@ def test_what_is_well_passes_and_stays_when_a_later_commit_fails(platform: Platf
     assert left(platform, 1) == [f"{platform.name(1)}-queue-1"]
 
     # What starts slowly is waited for: the queue's port, and an app that warms up.
+    checked = DOCKERFILE + "HEALTHCHECK --interval=1h CMD test -e /app.py\n"
     services = {
         "web": web(migrate=migrate, seed=["sh", "-c", "echo wholly >> /data/log"]),
         "warming": service(
             "warms", **{"x-preview": {"health": {"start_period": "30s", "retries": 1}}}
         ),
         "worker": service("idles", **{"x-preview": WORKER}),
+        # The engine alone would ask for the first time in an hour.
+        "checked": service("idles", build={"context": ".", "dockerfile_inline": checked})
+        | {"x-preview": WORKER, "ports": []},
         "job": job,
         "queue": late | {"command": [*late["command"][:2], "sleep 5; exec nc -l -p 7000"]},
     }  # fmt: skip
@@ -302,7 +306,9 @@ def test_what_is_well_passes_and_stays_when_a_later_commit_fails(platform: Platf
     ]
     assert failed(played)["log"] == ["locking"]
     assert platform.get(1, "/health/")[0] == 200
-    names = [f"{platform.name(1)}-{s}-1" for s in ("job", "queue", "warming", "web", "worker")]
+    names = [
+        f"{platform.name(1)}-{s}-1" for s in ("checked", "job", "queue", "warming", "web", "worker")
+    ]
     assert sorted(left(platform, 1)) == names
 
 

@@ -682,6 +682,14 @@ def test_what_is_shown_obeys_nobody_and_keeps_secrets():
     assert len(shown[5]) == 500
 
 
+def test_a_secret_that_the_host_cut_is_kept_too():
+    """Others before it make a line short enough for its end to be shown."""
+    line = "x" * 1600 + "y" * 390 + "s3cr3t-val"
+    assert _diagnose.presentable([line], ["s3cr3t-value", "x" * 1600]) == [
+        "********" + "y" * 390 + "********..."
+    ]
+
+
 def test_a_secret_of_many_lines_is_kept_too():
     assert _diagnose.presentable(["key:", "-----BEGIN", "abc"], ["-----BEGIN\nabc"]) == [
         "key:",
