@@ -84,9 +84,14 @@ foreign:
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _names
+from ansible_collections.ephemera.preview.plugins.module_utils._run import limited
+
+AT_ONCE = 4
+ANSWER = 300  # seconds for one engine call; a container alone may take 10 to be killed
 
 
 def mine(seen, owner):
@@ -107,6 +112,11 @@ def mine(seen, owner):
     return kept, named + _docker.leftovers(others)
 
 
+def bulk(call, items):
+    """One engine call for all items, where there are any."""
+    return [call + items] if items else []
+
+
 class Teardown:
     """The steps, in the order in which things let go of each other."""
 
@@ -118,8 +128,11 @@ class Teardown:
         self.anonymous = set()
 
     def run(self, argv):
-        rc, out, err = self.module.run_command(list(argv))
-        return _docker.Ran(rc, out, err)
+        ended = limited(argv, env=dict(os.environ), cwd="/", seconds=ANSWER)
+        err = ended.err
+        if ended.timed_out:
+            err += "the engine did not answer within {0} s".format(ANSWER)
+        return _docker.Ran(ended.rc, ended.out.decode("utf-8", "replace"), err)
 
     def observe(self):
         seen = _docker.observe(self.run, self.state_dir, self.name)
@@ -135,22 +148,16 @@ class Teardown:
             ]
         return kept, foreign, seen["gateway"]
 
-    def step(self, argv, items):
-        """One engine call for all items; what fails is told in the end with the rest."""
-        if not items:
-            return
-        ran = self.run(argv + items)
+    def step(self, call):
+        """One engine call; what fails is told in the end with the rest."""
+        ran = self.run(["docker", *call])
         lines = [line for line in ran.err.splitlines() if "No such" not in line]
         if ran.rc != 0 and lines:
-            self.errors.append("{0}: {1}".format(" ".join(argv), "; ".join(lines)))
+            self.errors.append("docker {0}: {1}".format(" ".join(call[:2]), "; ".join(lines)))
 
     def prune(self):
-        """Remove its builds' cache mounts; what is left of them, as lines."""
-        ran = self.run(_docker.cache_prune(self.name, self.module.params["builder"]))
-        if ran.rc == 0:
-            return []
-        self.errors.append("docker buildx prune: {0}".format("; ".join(ran.err.splitlines())))
-        return ["cache mounts of its builds"]
+        """Remove its builds' cache mounts."""
+        return self.run(_docker.cache_prune(self.name, self.module.params["builder"]))
 
     def unlink(self, path):
         try:
@@ -164,21 +171,58 @@ class Teardown:
     def remove(self, seen, gateway):
         if seen["route"]:
             self.unlink("{0}/gateway/routes/{1}.yaml".format(self.state_dir, self.name))
-        self.step(
-            ["docker", "container", "rm", "--force", "--volumes"],
-            [c["id"] for c in seen["containers"]],
-        )
         networks = [n["name"] for n in seen["networks"]]
-        for network in networks:
-            if gateway and network in gateway["networks"]:
-                self.step(
-                    ["docker", "network", "disconnect", "--force", network], [_docker.GATEWAY]
-                )
-        self.step(["docker", "network", "rm"], networks)
-        self.step(["docker", "volume", "rm", "--force"], [v["name"] for v in seen["volumes"]])
-        self.step(["docker", "image", "rm", "--force"], [i["ref"] for i in seen["images"]])
+        attached = [n for n in networks if gateway and n in gateway["networks"]]
+        holding = bulk(
+            ["container", "rm", "--force", "--volumes"], [c["id"] for c in seen["containers"]]
+        ) + [["network", "disconnect", "--force", n, _docker.GATEWAY] for n in attached]
+        held = (
+            [["network", "rm", n] for n in networks]
+            + bulk(["volume", "rm", "--force"], [v["name"] for v in seen["volumes"]])
+            + bulk(["image", "rm", "--force"], [i["ref"] for i in seen["images"]])
+        )
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for calls in (holding, held):
+                list(pool.map(self.step, calls))
         if seen["folder"]:
             self.unlink("{0}/previews/{1}".format(self.state_dir, self.name))
+
+    def teardown(self):
+        """Remove and look again until nothing is left: what was removed, is left, is foreign."""
+        seen, foreign, gateway = self.observe()
+        found = _docker.leftovers(seen)
+        if self.module.check_mode:
+            return found, found, foreign
+        settle, patience = self.module.params["settle"], self.module.params["timeout"]
+        # A build that was ended has no image, and a teardown that was ended may have left no more.
+        built = bool(seen["images"] or seen["folder"] or settle)
+        with ThreadPoolExecutor(1) as pool:
+            # The cache goes beside the rest, unless a run that was ended may still be building.
+            pruning = pool.submit(self.prune) if built and not settle else None
+            removed, left = list(found), found
+            began = time.monotonic()
+            stuck, quiet = began + patience, began + settle
+            while left or time.monotonic() < quiet:
+                before = left
+                if left:
+                    self.errors = []
+                    self.remove(seen, gateway)
+                    removed += [line for line in left if line not in removed]
+                else:
+                    time.sleep(0.25)
+                seen, foreign, gateway = self.observe()
+                left = _docker.leftovers(seen)
+                if left and time.monotonic() > stuck:
+                    break
+                if left != before:
+                    stuck = time.monotonic() + patience
+            pruned = pruning.result() if pruning else self.prune() if built else None
+        if pruned and pruned.rc:
+            self.errors.append(
+                "docker buildx prune: {0}".format("; ".join(pruned.err.splitlines()))
+            )
+            left = left + ["cache mounts of its builds"]
+        return [line for line in removed if line not in left], left, foreign
 
 
 def main():
@@ -195,31 +239,7 @@ def main():
     )
     work = Teardown(module)
     try:
-        seen, foreign, gateway = work.observe()
-        removed = _docker.leftovers(seen)
-        # A build that was ended has no image, and a teardown that was ended may have left no more.
-        built = bool(seen["images"] or seen["folder"] or module.params["settle"])
-        left = list(removed)
-        began = time.monotonic()
-        stuck, quiet = began + module.params["timeout"], began + module.params["settle"]
-        while not module.check_mode and (left or time.monotonic() < quiet):
-            before = left
-            if left:
-                work.errors = []
-                work.remove(seen, gateway)
-                removed += [line for line in left if line not in removed]
-            else:
-                time.sleep(0.25)
-            seen, foreign, gateway = work.observe()
-            left = _docker.leftovers(seen)
-            if left and time.monotonic() > stuck:
-                break
-            if left != before:
-                stuck = time.monotonic() + module.params["timeout"]
-        if built and not module.check_mode:
-            left += work.prune()
-        if not module.check_mode:
-            removed = [line for line in removed if line not in left]
+        removed, left, foreign = work.teardown()
     except _docker.EngineError as error:
         module.fail_json(msg=str(error))
     result = {
