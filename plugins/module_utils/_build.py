@@ -38,6 +38,7 @@ from typing import (
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _arguments,
     _build_log,
+    _docker,
     _dockerfile,
     _names,
 )
@@ -726,7 +727,10 @@ class _Maker:
             # buildx would run git inside the context, where a folder can pass for a repository.
             BUILDX_GIT_INFO="false",
             BUILDX_NO_DEFAULT_ATTESTATIONS="1",
-            BUILDX_CONFIG=os.path.join(theirs if self.request.builder else config, "buildx"),
+            # Teardown reads there which records the builder keeps.
+            BUILDX_CONFIG=os.path.join(theirs, "buildx")
+            if self.request.builder
+            else os.path.join(self.request.folder, _docker.BUILDX),
             DOCKER_CLI_HINTS="false",
             DOCKER_CONFIG=config,
             EXPERIMENTAL_BUILDKIT_SOURCE_POLICY=os.path.join(self.work, "policy.json"),

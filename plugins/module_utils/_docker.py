@@ -320,6 +320,10 @@ def cache_prune(name: str, builder: str = "") -> List[str]:
     ]  # fmt: skip
 
 
+BUILDX = ".buildx"
+"""The folder in a preview's own where buildx notes each build that it begins."""
+
+
 def leftovers(seen: Dict[str, Any]) -> List[str]:
     """What still exists of a preview, one line each; empty when it is gone."""
     lines = [

@@ -12,7 +12,8 @@ short_description: Remove one preview from a Docker host and prove that nothing 
 version_added: "0.1.0"
 description:
   - Removes the containers, networks, volumes, images, route and state folder of one preview,
-    which it knows by the preview's name and owner alone.
+    which it knows by the preview's name and owner alone, and what the builder keeps of its builds,
+    cache mounts and records.
   - Every step runs even when another one fails. Afterwards the engine is asked again; anything
     left is a failure that names it.
   - What has a preview's name but not its labels, or another owner, is left alone and reported.
@@ -81,7 +82,10 @@ foreign:
   elements: str
 """
 
+import glob
+import json
 import os
+import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +121,15 @@ def bulk(call, items):
     return [call + items] if items else []
 
 
+def build_of(file):
+    """The path of the context of a build that buildx has noted in this file."""
+    try:
+        with open(file, encoding="utf-8") as stream:
+            return str(json.load(stream)["LocalPath"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 class Teardown:
     """The steps, in the order in which things let go of each other."""
 
@@ -124,8 +137,10 @@ class Teardown:
         self.module = module
         self.name = module.params["name"]
         self.state_dir = module.params["state_dir"]
+        self.folder = "{0}/previews/{1}".format(self.state_dir, self.name)
         self.errors = []
         self.anonymous = set()
+        self.noted = set()
 
     def run(self, argv):
         ended = limited(argv, env=dict(os.environ), cwd="/", seconds=ANSWER)
@@ -139,6 +154,8 @@ class Teardown:
         kept, foreign = mine(seen["previews"][self.name], self.module.params["owner"])
         if kept["folder"] or kept["containers"]:
             self.anonymous.update(_docker.anonymous(kept))
+        if kept["folder"]:
+            self.noted.update(self.records())
         if self.anonymous:
             there = set(self.run(["docker", "volume", "ls", "--quiet"]).out.split())
             kept["volumes"] += [
@@ -155,9 +172,33 @@ class Teardown:
         if ran.rc != 0 and lines:
             self.errors.append("docker {0}: {1}".format(" ".join(call[:2]), "; ".join(lines)))
 
-    def prune(self):
-        """Remove its builds' cache mounts."""
-        return self.run(_docker.cache_prune(self.name, self.module.params["builder"]))
+    def clean(self):
+        """Remove what the builder keeps of its builds: why not, by what is left of them."""
+        builder, noted = self.module.params["builder"] or "default", sorted(self.noted)
+        calls = {"cache mounts": _docker.cache_prune(self.name, builder)}
+        if noted:
+            forget = ["docker", "buildx", "history", "rm", "--builder", builder]
+            calls["records"] = forget + [os.path.basename(file) for file in noted]
+        failed = {}
+        for what, call in calls.items():
+            ran = self.run(call)
+            # The builder's own limits end records, too, and an old buildx removes none.
+            said = [e for e in ran.err.splitlines() if not re.search("not found|unknown", e)]
+            if ran.rc != 0 and said:
+                failed[what] = "{0}: {1}".format(" ".join(call[:3]), "; ".join(said))
+        for file in noted:
+            if not file.startswith(self.folder + "/"):  # which goes as a whole
+                self.unlink(file)
+        return failed
+
+    def records(self):
+        """The files in which buildx has noted this preview's builds, each named by its record."""
+        builder, folder = self.module.params["builder"], self.folder + "/"
+        if not builder:
+            return glob.glob(glob.escape(folder + _docker.BUILDX) + "/refs/default/*/*")
+        buildx = os.path.join(os.environ.get("DOCKER_CONFIG") or "~/.docker", "buildx")
+        noted = os.path.join(glob.escape(os.path.expanduser(buildx)), "refs", builder, "*", "*")
+        return [file for file in glob.glob(noted) if build_of(file).startswith(folder)]
 
     def unlink(self, path):
         try:
@@ -185,7 +226,7 @@ class Teardown:
             for calls in (holding, held):
                 list(pool.map(self.step, calls))
         if seen["folder"]:
-            self.unlink("{0}/previews/{1}".format(self.state_dir, self.name))
+            self.unlink(self.folder)
 
     def teardown(self):
         """Remove and look again until nothing is left: what was removed, is left, is foreign."""
@@ -197,8 +238,8 @@ class Teardown:
         # A build that was ended has no image, and a teardown that was ended may have left no more.
         built = bool(seen["images"] or seen["folder"] or settle)
         with ThreadPoolExecutor(1) as pool:
-            # The cache goes beside the rest, unless a run that was ended may still be building.
-            pruning = pool.submit(self.prune) if built and not settle else None
+            # Beside the rest, unless a run that was ended may still be building.
+            cleaning = pool.submit(self.clean) if built and not settle else None
             removed, left = list(found), found
             began = time.monotonic()
             stuck, quiet = began + patience, began + settle
@@ -216,12 +257,9 @@ class Teardown:
                     break
                 if left != before:
                     stuck = time.monotonic() + patience
-            pruned = pruning.result() if pruning else self.prune() if built else None
-        if pruned and pruned.rc:
-            self.errors.append(
-                "docker buildx prune: {0}".format("; ".join(pruned.err.splitlines()))
-            )
-            left = left + ["cache mounts of its builds"]
+            failed = cleaning.result() if cleaning else self.clean() if built else {}
+        self.errors += failed.values()
+        left = left + [what + " of its builds" for what in failed]
         return [line for line in removed if line not in left], left, foreign
 
 

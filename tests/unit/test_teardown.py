@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _docker
 from ansible_collections.ephemera.preview.plugins.modules import teardown
@@ -41,3 +44,21 @@ def test_only_what_is_its_owners_is_removed(seen, kept, left_alone):
         for line in _docker.leftovers(ours)
     ]
     assert (mine, said) == (kept, left_alone)
+
+
+def test_a_named_builder_keeps_the_builds_of_all(tmp_path, monkeypatch):
+    """Notes that lie in the user's own folder are a preview's by the folder that was built."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    notes = tmp_path / "buildx" / "refs" / "mine" / "mine0"
+    notes.mkdir(parents=True)
+    built = {
+        "ours": json.dumps({"LocalPath": "/state/previews/shop-pr-1/source/abc"}),
+        "neighbours": json.dumps({"LocalPath": "/state/previews/shop-pr-12/source/abc"}),
+        "somebodys": json.dumps({"LocalPath": "/home/me/shop"}),
+        "remote": json.dumps({"LocalPath": None}),
+        "broken": "{",
+    }
+    for name, text in built.items():
+        (notes / name).write_text(text)
+    module = SimpleNamespace(params={"name": "shop-pr-1", "state_dir": "/state", "builder": "mine"})
+    assert teardown.Teardown(module).records() == [str(notes / "ours")]
