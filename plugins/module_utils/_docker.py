@@ -81,9 +81,11 @@ p1=$!
 } >"$tmp/2" 2>"$tmp/e2" &
 p2=$!
 {
-    ids=$(docker volume ls --quiet --filter "label=ephemera.preview/name${name:+=$name}") &&
-        { [ -z "$name" ] || foreign=$(docker volume ls --quiet --filter "name=^${name}_"); } &&
-        ids=$(printf '%s\n' $ids ${foreign:-} | sort -u) &&
+    all=$(docker volume ls --format "{{.Name}}$t{{.Label \"ephemera.preview/name\"}}") &&
+        ids=$(printf '%s\n' "$all" | while IFS=$t read -r volume of; do
+            case ${name:+$volume} in "${name}_"?*) of=$name ;; esac
+            [ "$of" != "${name:-$of}" ] || [ -z "$of" ] || echo "$volume"
+        done) &&
         { [ -z "$ids" ] || inspect volume "volume$t{{json .}}" $ids; }
 } >"$tmp/3" 2>"$tmp/e3" &
 p3=$!

@@ -20,6 +20,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,10 @@ git -C "$folder" fetch --quiet --depth 1 "$repository" "$commit"
 git -C "$folder" checkout --quiet --force FETCH_HEAD
 """
 # What a person would type for the same: fetch the commit, build, start the data service, migrate,
-# start the rest, and wait for an answer.
+# seed what is new, start the rest, and wait for an answer.
 PLAIN_UP = (
-    FETCH
+    '[ -d "$3" ] && new= || new=yes\n'
+    + FETCH
     + """\
 project=$4
 cd "$folder"
@@ -51,6 +53,8 @@ docker compose --project-name "$project" --progress quiet build --quiet
 docker compose --project-name "$project" --progress quiet up --detach --wait cache
 docker compose --project-name "$project" --progress quiet run --rm --no-TTY web \\
     sh -c 'echo migrated >> /data/log'
+[ -z "$new" ] || docker compose --project-name "$project" --progress quiet run --rm --no-TTY web \\
+    sh -c 'echo seeded >> /data/log'
 docker compose --project-name "$project" --progress quiet up --detach
 port=$(docker compose --project-name "$project" port web 8080)
 until curl --silent --fail --output /dev/null "http://127.0.0.1:${port##*:}/health"; do
@@ -136,12 +140,15 @@ class Raw:
             named = {"Name": f"{self.project}_{volume}", "Labels": self.labels}
             self.engine.ask("POST", "/volumes/create", named)
         web = f"{self.project}-web"
+        hooks = ["migrated"]
         if self.engine.ask("GET", f"/containers/{self.project}-cache/json").get("Id") is None:
             self.start("cache", "redis:8", "cache", "/data")
-        command = ["sh", "-c", "echo migrated >> /data/log"]
-        once = self.start("migrate", web, "data", "/data", Cmd=command)
-        self.engine.ask("POST", f"/containers/{once}/wait")
-        self.engine.ask("DELETE", f"/containers/{once}?force=true")
+            hooks.append("seeded")
+        for done in hooks:
+            command = ["sh", "-c", f"echo {done} >> /data/log"]
+            once = self.start("hook", web, "data", "/data", Cmd=command)
+            self.engine.ask("POST", f"/containers/{once}/wait")
+            self.engine.ask("DELETE", f"/containers/{once}?force=true")
         ident = self.start("web", web, "data", "/data", ExposedPorts={"8080/tcp": {}})
         settings = self.engine.ask("GET", f"/containers/{ident}/json")["NetworkSettings"]
         port = settings["Ports"]["8080/tcp"][0]["HostPort"]
@@ -187,6 +194,7 @@ class Clock:
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.salt = uuid.uuid4().hex
         self.clock = Clock()
         self.log = folder / "calls"
         self.platform = Platform(
@@ -202,14 +210,14 @@ class Bench:
         self.empty.write_text(EMPTY)
         self.count_docker_calls()
 
-    @staticmethod
-    def app(text: str, more: str = "") -> dict[str, str | bytes | None]:
-        """The tiny app, on a port of its own choice where it is started without us."""
+    def app(self, text: str, more: str = "") -> dict[str, str | bytes | None]:
+        """The tiny app, on a port of its own choice where it is started without us. No earlier
+        bench has built it."""
         compose = str(TINY["compose.yaml"]).replace('"8080:8080"', '"127.0.0.1::8080"')
         return TINY | {
             "Dockerfile": str(TINY["Dockerfile"]) + more,
             "compose.yaml": compose,
-            "www/index.html": text + "\n",
+            "www/index.html": f"{text} {self.salt}\n",
         }
 
     def count_docker_calls(self) -> None:
