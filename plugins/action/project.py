@@ -15,13 +15,13 @@ from ansible_collections.ephemera.preview.plugins.plugin_utils._base import Prev
 class ActionModule(PreviewAction):
     arguments = {
         "preview": {"type": "dict", "required": True},
-        "start": {"type": "str", "choices": ["data", "all"]},
+        "start": {"type": "str", "choices": ["data", "all"], "required": True},
     }
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         preview = arguments["preview"]
         text = Path(preview["project_file"]).read_text(encoding="utf-8")
-        argv = _apply.command(preview, arguments["start"] or "", self._task.check_mode)
+        argv = _apply.command(preview, arguments["start"], self._task.check_mode)
         ran = self.on_host(argv, stdin=text)
         path = _apply.path(preview)
         if ran.rc != 0:

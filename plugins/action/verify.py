@@ -67,8 +67,8 @@ class ActionModule(PreviewAction):
         end = time.monotonic() + settings["preview_verify_timeout"]
         patience = _diagnose.Patience()
         ask = _Ask(settings)
-        doors = {s["name"]: _diagnose.Door(s) for s in scene.services if s["expose"]}
-        scene = scene._replace(doors=doors)
+        endpoints = {s["name"]: _diagnose.Endpoint(s) for s in scene.services if s["expose"]}
+        scene = scene._replace(endpoints=endpoints)
         while True:
             ask.all(scene, end)
             findings = _diagnose.judge(scene)
@@ -100,7 +100,7 @@ class ActionModule(PreviewAction):
 
 
 class _Ask:
-    """Asks at the doors of a preview, as a reviewer does."""
+    """Asks at the endpoints of a preview, as a reviewer does."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.question = _question(settings)
@@ -108,31 +108,35 @@ class _Ask:
         self.context = _context(settings)
 
     def all(self, scene: _diagnose.Scene, end: float) -> None:
-        """Ask at each door whose service is well and whose time has come, all at once."""
-        sick = {finding.service for finding in _diagnose.judge(scene._replace(doors={}))}
+        """Ask at each endpoint whose service is well and whose time has come, all at once."""
+        sick = {finding.service for finding in _diagnose.judge(scene._replace(endpoints={}))}
         now = time.monotonic()
-        due = [door for name, door in scene.doors.items() if name not in sick and door.due(now)]
+        due = [
+            endpoint
+            for name, endpoint in scene.endpoints.items()
+            if name not in sick and endpoint.due(now)
+        ]
         if not due:
             return
         with ThreadPoolExecutor(len(due)) as pool:
-            answers = list(pool.map(lambda door: self.one(door, end - now), due))
-        for door, answer in zip(due, answers, strict=True):
-            up = [c.up for c in scene.of(door.service)]
-            door.heard(answer, time.monotonic(), min(up, default=0))
+            answers = list(pool.map(lambda endpoint: self.one(endpoint, end - now), due))
+        for endpoint, answer in zip(due, answers, strict=True):
+            up = [c.up for c in scene.of(endpoint.service)]
+            endpoint.heard(answer, time.monotonic(), min(up, default=0))
 
-    def one(self, door: _diagnose.Door, left: float) -> _http.Answer:
+    def one(self, endpoint: _diagnose.Endpoint, left: float) -> _http.Answer:
         answer = _http.Answer(0, "")
-        for path in door.paths:
+        for path in endpoint.paths:
             answer = _http.get(
-                door.service["expose"]["url"] + path,
-                timeout=max(0.5, min(float(door.health["timeout"]), left)),
+                endpoint.service["expose"]["url"] + path,
+                timeout=max(0.5, min(float(endpoint.health["timeout"]), left)),
                 context=self.context,
-                redirects=door.redirects,
+                redirects=endpoint.redirects,
                 **self.question,
             )
             if self.blind:
-                answer = _diagnose.unseen(door.service, answer)
-            if not _diagnose.answered(door.service, answer):
+                answer = _diagnose.unseen(endpoint.service, answer)
+            if not _diagnose.answered(endpoint.service, answer):
                 break
         return answer
 
@@ -172,8 +176,8 @@ class _Refusal:
         idents = [c.ident for c in scene.containers if c.service in guilty]
         at_fault = [
             name
-            for name, door in scene.doors.items()
-            if door.answer and not _diagnose.answered(door.service, door.answer)
+            for name, endpoint in scene.endpoints.items()
+            if endpoint.answer and not _diagnose.answered(endpoint.service, endpoint.answer)
         ]
         return scene._replace(
             told=self.action.told(idents, self.secrets),
@@ -183,7 +187,7 @@ class _Refusal:
     def _inside(self, scene: _diagnose.Scene, names: list[str]) -> dict[str, _http.Answer]:
         """What the gateway answers on its own host, where neither DNS nor a firewall matters."""
         asked = {
-            "urls": [scene.doors[name].answer.url for name in names],
+            "urls": [scene.endpoints[name].answer.url for name in names],
             "address": _loopback(self.settings["preview_gateway_address"]),
             **_question(self.settings),
         }
@@ -194,7 +198,9 @@ class _Refusal:
         for name, raw in zip(names, probed.get("answers", []), strict=False):
             answer = _http.Answer(**dict(raw, body=raw["body"].encode()))
             blind = _is_blind(self.settings)
-            answers[name] = _diagnose.unseen(scene.doors[name].service, answer) if blind else answer
+            answers[name] = (
+                _diagnose.unseen(scene.endpoints[name].service, answer) if blind else answer
+            )
         return answers
 
     def _result(self, scene: _diagnose.Scene, findings: list[_diagnose.Finding]) -> dict[str, Any]:

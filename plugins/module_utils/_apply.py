@@ -49,13 +49,13 @@ _PROGRESS = re.compile(r" (?:\S+ )?\S+ {1,2}[A-Z][a-z]+ ?\Z")
 def command(preview: Mapping[str, Any], start: str, check: bool) -> List[str]:
     """The argument list that writes the project and starts its services.
 
-    :param start: ``data``, ``all``, or "" to write only.
+    :param start: ``data`` or ``all``.
     """
     limit = preview["settings"]["preview_verify_timeout"]
     argv = ["sh", "-c", SCRIPT, "apply", path(preview), preview["name"], str(limit)]
     argv.append("check" if check else "")
     wanted = [s["name"] for s in preview["services"] if start == "all" or s["data"]]
-    if not start or not wanted:
+    if not wanted:
         return argv
     argv += [*compose(preview, "plain"), "up", "--detach", "--no-build", "--quiet-pull"]
     # What an earlier commit had and this one has not. Data services know nothing of the others.

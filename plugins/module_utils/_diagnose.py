@@ -109,7 +109,7 @@ RULES: Dict[str, Rule] = {
         "{service} listens on 127.0.0.1 only, which no other service reaches: let it listen on "
         "0.0.0.0.",
     ),
-    # Its door
+    # Its endpoint
     "loopback": Rule(
         5,
         "{service} listens on 127.0.0.1:{port} only, which nobody outside its container reaches: "
@@ -501,7 +501,7 @@ def presentable(lines: Sequence[str], secrets: Sequence[str] = ()) -> List[str]:
     return [line[:500].rstrip() for line in text.split("\n") if line.strip()][-40:]
 
 
-# -- a service's door -------------------------------------------------------------------------
+# -- a service's endpoint -------------------------------------------------------------------------
 
 POLL = 0.25
 _HEALTH = {
@@ -522,7 +522,7 @@ _TRAEFIK = {
 }
 
 
-class Door:
+class Endpoint:
     """What is asked of one exposed service, and when it is asked again.
 
     :ivar answer: the last answer that counts, or None.
@@ -645,7 +645,7 @@ class Finding(NamedTuple):
 class Scene(NamedTuple):
     """All that ``judge`` looks at.
 
-    ``services`` are planned ones. ``images``: id by reference, of those we made. ``doors``: by
+    ``services`` are planned ones. ``images``: id by reference, of those we made. ``endpoints``: by
     service. ``told`` and ``inside`` (answers to the host itself, by service) are there once
     verification has failed. ``whole``: whether ``services`` are all there should be.
     """
@@ -653,7 +653,7 @@ class Scene(NamedTuple):
     services: Sequence[Mapping[str, Any]]
     containers: Sequence[Container]
     images: Mapping[str, str] = {}
-    doors: Mapping[str, Door] = {}
+    endpoints: Mapping[str, Endpoint] = {}
     told: Mapping[str, Told] = {}
     inside: Mapping[str, Answer] = {}
     whole: bool = True
@@ -673,7 +673,7 @@ class Scene(NamedTuple):
 
 
 def judge(scene: Scene) -> List[Finding]:
-    """What is wrong, causes before their consequences: data services, jobs, the rest, doors."""
+    """What is wrong, causes before their consequences: data services, jobs, the rest, endpoints."""
     order = sorted(scene.services, key=lambda s: (not s["data"], not s["completes"]))
     found = [finding for service in order for finding in _of_service(scene, service)]
     if scene.whole:
@@ -685,9 +685,9 @@ def judge(scene: Scene) -> List[Finding]:
         ]
     sick = {finding.service for finding in found}
     for service in order:
-        door = scene.doors.get(service["name"])
-        if door and service["name"] not in sick:
-            finding = _of_door(scene, service, door)
+        endpoint = scene.endpoints.get(service["name"])
+        if endpoint and service["name"] not in sick:
+            finding = _of_endpoint(scene, service, endpoint)
             found += [finding] if finding else []
     return found
 
@@ -786,8 +786,8 @@ def _of_data(scene: Scene, service: Mapping[str, Any], container: Container) -> 
     return None
 
 
-def _of_door(scene: Scene, service: Mapping[str, Any], door: Door) -> Optional[Finding]:
-    name, outside = service["name"], door.answer
+def _of_endpoint(scene: Scene, service: Mapping[str, Any], endpoint: Endpoint) -> Optional[Finding]:
+    name, outside = service["name"], endpoint.answer
     if outside is None:
         return _finding("young", name)
     if answered(service, outside):
@@ -799,9 +799,9 @@ def _of_door(scene: Scene, service: Mapping[str, Any], door: Door) -> Optional[F
         finding = _of_answer(scene, service, inside if inside and unreached else outside)
     mine = scene.of(service)
     finding = finding._replace(ident=mine[0].ident if mine else "")
-    if door.starting:
+    if endpoint.starting:
         return finding._replace(patience=None)
-    return finding._replace(patience=0) if door.exhausted else finding
+    return finding._replace(patience=0) if endpoint.exhausted else finding
 
 
 def _of_way(

@@ -388,13 +388,13 @@ TROUBLES: Dict[str, Trouble] = {
         "Nothing, if a proxy or NAT there leads on to it; else correct the DNS record "
         "`*.{domain}`.",
     ),
-    "door.closed": Trouble(
+    "endpoint.closed": Trouble(
         PROBLEM,
         "The gateway runs, and {url} cannot be reached from the controller: {said}",
         "Open port {port} of {where} to the controller and to reviewers, in its firewall and its "
         "provider's.",
     ),
-    "door.stranger": Trouble(
+    "endpoint.stranger": Trouble(
         PROBLEM,
         "{url} is answered ({status}) by something that is not our gateway.",
         "Let `*.{domain}` lead to {where}, port {port}, with nothing before it that answers "
@@ -1021,7 +1021,7 @@ def _dns(facts: Facts) -> Iterator[Finding]:
     if not name:
         return
     values = {"host": name.host, "domain": name.domain, "said": name.said}
-    reached = facts.door is not None and facts.door.ours
+    reached = facts.endpoint is not None and facts.endpoint.ours
     if name.domain == "localhost" or name.domain.endswith(".localhost"):
         if facts.local or reached:
             yield _ok("dns", "Previews lie under {0}, on this machine.".format(name.domain))
@@ -1046,19 +1046,19 @@ def _addresses(facts: Facts) -> Set[str]:
     return known
 
 
-def _door(facts: Facts) -> Iterator[Finding]:
-    door = facts.door
+def _endpoint(facts: Facts) -> Iterator[Finding]:
+    endpoint = facts.endpoint
     # Without a gateway, or a name that leads to it, the cause has been told.
-    if not door:
+    if not endpoint:
         return
-    values = {"url": door.url, "port": door.port, "status": door.status}
-    if door.ours:
-        yield _ok("door", "{0} is answered by the gateway.".format(door.url))
-    elif door.status:
+    values = {"url": endpoint.url, "port": endpoint.port, "status": endpoint.status}
+    if endpoint.ours:
+        yield _ok("endpoint", "{0} is answered by the gateway.".format(endpoint.url))
+    elif endpoint.status:
         domain = facts.name.domain if facts.name else ""
-        yield _trouble(facts, "door.stranger", domain=domain, **values)
+        yield _trouble(facts, "endpoint.stranger", domain=domain, **values)
     else:
-        yield _trouble(facts, "door.closed", said=door.said, **values)
+        yield _trouble(facts, "endpoint.closed", said=endpoint.said, **values)
 
 
 def _certificate(facts: Facts) -> Iterator[Finding]:
@@ -1150,7 +1150,7 @@ CHECKS: Tuple[Check, ...] = (
     Check("firewall", (HOST,), "the rules of preview_isolation", _isolation),
     Check("clock", (HOST,), "the host's clock against the controller's", _clock),
     Check("dns", (CONTROLLER,), "a random name under the domain, from the controller", _dns),
-    Check("door", (CONTROLLER,), "that name by HTTP, from the controller", _door),
+    Check("endpoint", (CONTROLLER,), "that name by HTTP, from the controller", _endpoint),
     Check("certificate", (CONTROLLER,), "the certificate given, and the one served", _certificate),
     Check("registry", (HOST, BUILDER), "a login to each of preview_registries", _registries),
     Check("repository", (BUILDER,), "the repository, read as `up` reads it", _repository),

@@ -136,7 +136,7 @@ class Name(NamedTuple):
     said: str
 
 
-class Door(NamedTuple):
+class Endpoint(NamedTuple):
     """What answered at that name, as from ``_http.get``."""
 
     url: str
@@ -183,7 +183,7 @@ class Facts:
     python: Optional[Python] = None
     clock: float = 0
     name: Optional[Name] = None
-    door: Optional[Door] = None
+    endpoint: Optional[Endpoint] = None
     certificates: List[Certificate] = field(default_factory=list)
     ca: str = ""
     logins: List[Login] = field(default_factory=list)

@@ -29,10 +29,11 @@ options:
     required: true
   start:
     description:
-      - What to start, the data services or all. Nothing if not given.
+      - What to start, the data services or all.
       - V(all) also removes the containers of services that the project no longer has.
     type: str
     choices: [data, all]
+    required: true
 author:
   - ephemera.preview contributors (@ephemera-preview)
 """

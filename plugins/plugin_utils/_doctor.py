@@ -282,7 +282,7 @@ def look_from_outside(facts: Facts) -> None:
     answer = _http.get(url, context=_http.context(trusting=True))
     ours = answer.status == 404 and _doctor.NOBODY_HERE in str(answer.body)
     said = re.sub(r"^\[Errno -?\d+\] ", "", answer.detail) or answer.trouble
-    facts.door = _doctor_facts.Door(url, names.port, answer.status, ours, said)
+    facts.endpoint = _doctor_facts.Endpoint(url, names.port, answer.status, ours, said)
     if names.scheme == "https" and ours:
         certificate = served_certificate(facts.name, names.port, facts.settings)
         # The file has been judged, where it is the one; but not whether others trust it.

@@ -170,7 +170,7 @@ def test_a_healthy_machine_has_no_problem_and_nothing_changes(platform: Platform
         f"Docker Engine {docker('version', '--format', '{{.Server.Version}}')} answers"
     )
     assert f"listens on port {platform.port}" in report["gateway"]
-    assert f":{platform.port}/ is answered by the gateway" in report["door"]
+    assert f":{platform.port}/ is answered by the gateway" in report["endpoint"]
     assert str(platform.repository.path) in report["repository"]
     assert "preview_isolation is off" in report["firewall"]
     assert {"compose", "buildx", "python", "commands", "git", "clock", "dns"} <= report.ids
@@ -320,10 +320,10 @@ def test_ports_that_the_gateway_does_not_have(platform: Platform) -> None:
     assert "set preview_gateway_http_port to a free port" in report["ports.taken"]
 
 
-def test_something_else_at_the_gateways_door(platform: Platform) -> None:
+def test_something_else_at_the_gateways_port(platform: Platform) -> None:
     """A name that leads to this machine and to another program's page."""
     report = ask(platform, preview_gateway_http_port=8082)
-    assert "answered (404) by something that is not our gateway" in report["door.stranger"]
+    assert "answered (404) by something that is not our gateway" in report["endpoint.stranger"]
 
 
 @root
@@ -431,7 +431,7 @@ def test_a_gateway_with_a_certificate_and_a_firewall(platform: Platform, tmp_pat
         )
     finally:
         platform.play("gateway").ok()
-    assert "is answered by the gateway" in reports["strict"]["door"]
+    assert "is answered by the gateway" in reports["strict"]["endpoint"]
     assert "self-signed certificate" in reports["strict"]["certificate.untrusted"]
     assert "does not keep previews of strict from" in reports["strict"]["firewall.gaps"]
     renewed = reports[platform.app]

@@ -31,7 +31,7 @@ def test_only_what_is_wanted_is_started():
     up = ["up", "--detach", "--no-build", "--quiet-pull"]
     assert words("data") == [*up, "--", "db"]
     assert words("all") == [*up, "--remove-orphans"]
-    assert words("") == words("data", services=PREVIEW["services"][1:]) == []
+    assert words("data", services=PREVIEW["services"][1:]) == []
 
 
 def test_what_compose_says_is_told_but_its_progress():

@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _diagnose
 from ansible_collections.ephemera.preview.plugins.module_utils._diagnose import (
     Container,
-    Door,
+    Endpoint,
     Patience,
     Scene,
     Told,
@@ -56,16 +56,16 @@ def container(of, **changes):
 def scene(*pairs, answer=None, told=None, inside=None, up=60.0, **changes):
     """A preview of (service, container) pairs, whose web service gave an answer."""
     services = list({id(s): s for s, dummy in pairs}.values())
-    doors = {}
+    endpoints = {}
     for one in services:
         if one["expose"] and answer is not None:
-            door = doors[one["name"]] = Door(one)
-            door.heard(answer, now=100.0, up=up)
+            endpoint = endpoints[one["name"]] = Endpoint(one)
+            endpoint.heard(answer, now=100.0, up=up)
     return Scene(
         services,
         [c for dummy, c in pairs if c],
         images={s["image"]: "sha256:new" for s in services if s["source"] == "build"},
-        doors=doors,
+        endpoints=endpoints,
         told={k: Told(v, [1], False) for k, v in (told or {}).items()},
         inside={"web": inside} if inside else {},
         **changes,
@@ -459,12 +459,12 @@ def test_the_first_of_those_that_are_final_is_told():
     assert patience.spent(_diagnose.judge(of), 5.0).service == "worker"
 
 
-def door(**health):
-    return Door(dict(WEB, health=dict(WEB["health"], **health)))
+def endpoint(**health):
+    return Endpoint(dict(WEB, health=dict(WEB["health"], **health)))
 
 
 def test_retries_count_failed_probes_after_the_start_period():
-    mine = door(retries=3, interval=2, start_period=10)
+    mine = endpoint(retries=3, interval=2, start_period=10)
     for now in (0, 4, 8):
         mine.heard(reply(503), now, up=now)
     assert (mine.failed, mine.starting) == (0, True)
@@ -477,7 +477,7 @@ def test_retries_count_failed_probes_after_the_start_period():
 
 
 def test_the_interval_spares_the_app_but_not_the_gateway():
-    mine = door(interval=10)
+    mine = endpoint(interval=10)
     assert mine.due(0.0)
     mine.heard(DEAD, 0.0, up=1)
     assert mine.due(0.3)
@@ -491,26 +491,26 @@ def test_the_interval_spares_the_app_but_not_the_gateway():
 def test_nothing_is_final_within_the_start_period():
     of = scene((WEB, container(WEB)), answer=reply(404))
     assert _diagnose.judge(of)[0].patience == 10
-    started = door(start_period=30)
+    started = endpoint(start_period=30)
     started.heard(reply(404), 100.0, up=29.0)
-    assert _diagnose.judge(of._replace(doors={"web": started}))[0].patience is None
+    assert _diagnose.judge(of._replace(endpoints={"web": started}))[0].patience is None
 
 
 def test_exhausted_retries_are_final():
-    mine = door(retries=1)
+    mine = endpoint(retries=1)
     mine.heard(reply(503), 0.0, up=1.0)
-    of = scene((WEB, container(WEB)))._replace(doors={"web": mine})
+    of = scene((WEB, container(WEB)))._replace(endpoints={"web": mine})
     assert Patience().spent(_diagnose.judge(of), 0.0).code == "busy"
 
 
 def test_the_deep_path_is_asked_after_the_other():
-    assert door().paths == ["/health"]
-    assert door(deep="/health/deep").paths == ["/health", "/health/deep"]
+    assert endpoint().paths == ["/health"]
+    assert endpoint(deep="/health/deep").paths == ["/health", "/health/deep"]
 
 
 def test_redirects_are_followed_unless_one_is_expected():
-    assert door().redirects > 0
-    assert door(status=[302]).redirects == 0
+    assert endpoint().redirects > 0
+    assert endpoint(status=[302]).redirects == 0
 
 
 def test_trouble_on_the_way_hides_no_trouble_of_the_app():

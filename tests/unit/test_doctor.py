@@ -25,7 +25,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._doctor_facts imp
     Certificate,
     Collection,
     Disk,
-    Door,
+    Endpoint,
     Facts,
     Gateway,
     Login,
@@ -133,7 +133,7 @@ def facts(**other):
         "python": PYTHON,
         "clock": NOW + 1.5,
         "name": Name(HERE, "preview.example.org", ("203.0.113.7",), ""),
-        "door": Door(f"https://{HERE}/", 443, 404, True, ""),
+        "endpoint": Endpoint(f"https://{HERE}/", 443, 404, True, ""),
         "certificates": [GIVEN],
         "logins": [Login("registry.example.org", "preview", "")],
     }
@@ -323,30 +323,38 @@ TROUBLES = [
     ("clock.skew", other_machine(now=NOW - 90), "92 s behind"),
     (
         "dns.unresolved",
-        facts(door=None, name=Name(HERE, "preview.example.org", (), "Name or service not known")),
+        facts(
+            endpoint=None, name=Name(HERE, "preview.example.org", (), "Name or service not known")
+        ),
         "`*.preview.example.org` with the address of 203.0.113.7",
     ),
     (
         "dns.sslip",
-        facts(door=None, name=Name("x.10-0-0-5.sslip.io", "10-0-0-5.sslip.io", (), "no answer")),
+        facts(
+            endpoint=None, name=Name("x.10-0-0-5.sslip.io", "10-0-0-5.sslip.io", (), "no answer")
+        ),
         "rebind",
     ),
     (
         "dns.localhost",
-        facts(door=None, name=Name("x.localhost", "localhost", ("127.0.0.1",), "")),
+        facts(endpoint=None, name=Name("x.localhost", "localhost", ("127.0.0.1",), "")),
         "preview_host_ip",
     ),
     (
         "dns.elsewhere",
-        facts(door=None, name=Name(HERE, "preview.example.org", ("198.51.100.1",), "")),
+        facts(endpoint=None, name=Name(HERE, "preview.example.org", ("198.51.100.1",), "")),
         "leads to 198.51.100.1",
     ),
     (
-        "door.closed",
-        facts(door=Door(f"https://{HERE}/", 443, 0, False, "timed out")),
+        "endpoint.closed",
+        facts(endpoint=Endpoint(f"https://{HERE}/", 443, 0, False, "timed out")),
         "timed out. Open port 443",
     ),
-    ("door.stranger", facts(door=Door(f"https://{HERE}/", 443, 200, False, "")), "answered (200)"),
+    (
+        "endpoint.stranger",
+        facts(endpoint=Endpoint(f"https://{HERE}/", 443, 200, False, "")),
+        "answered (200)",
+    ),
     (
         "certificate.unusable",
         facts(certificates=[Certificate("/etc/x.pem", said="key values mismatch")]),
@@ -442,7 +450,9 @@ def test_a_trouble_belongs_to_a_check():
         # A load balancer's address is not the host's, and all the same leads to the gateway.
         (facts(name=Name(HERE, "preview.example.org", ("198.51.100.1",), "")), "dns.elsewhere"),
         (
-            facts(local=True, name=Name("x.localhost", "localhost", ("127.0.0.1",), ""), door=None),
+            facts(
+                local=True, name=Name("x.localhost", "localhost", ("127.0.0.1",), ""), endpoint=None
+            ),
             "dns.localhost",
         ),
         (
