@@ -49,8 +49,8 @@ package: venv ## Build the collection into tests/output, and let Galaxy's import
 	cd tests/output/package && python -m galaxy_importer.main *.tar.gz
 
 unit: venv .venv-2.19/stamp ## Tests of pure code, on the newest and the oldest ansible-core (ARGS="-k …")
-	pytest tests/unit -q $(ARGS)
-	PATH=$(CURDIR)/.venv-2.19/bin:$$PATH pytest tests/unit -q $(ARGS)
+	pytest tests/unit -q --numprocesses 2 $(ARGS)
+	PATH=$(CURDIR)/.venv-2.19/bin:$$PATH pytest tests/unit -q --numprocesses 2 $(ARGS)
 
 molecule: venv engine images ## The roles by themselves, against the engine
 	molecule test --all
