@@ -703,7 +703,7 @@ class _Maker:
     def _environment(self) -> Dict[str, str]:
         """What docker may know. Its configuration is this run's own: logins, and no other."""
         config = os.path.join(self.work, "docker")
-        theirs = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+        theirs = _docker.client_folder()
         os.mkdir(config, 0o700)
         kept = _read_json(os.path.join(theirs, "config.json"))
         mine = {

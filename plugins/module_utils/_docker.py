@@ -10,6 +10,7 @@ action plugins and inventory plugins share it. It asks the engine in parallel, i
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
@@ -17,6 +18,8 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 from ansible_collections.ephemera.preview.plugins.module_utils._names import PREFIX
 
 GATEWAY = "ephemera-preview-gateway"
+BUILDX = ".buildx"
+"""The folder in a preview's own where buildx notes each build that it begins."""
 # A volume that an image asks for has no name of ours and no label of ours.
 ANONYMOUS = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -322,8 +325,9 @@ def cache_prune(name: str, builder: str = "") -> List[str]:
     ]  # fmt: skip
 
 
-BUILDX = ".buildx"
-"""The folder in a preview's own where buildx notes each build that it begins."""
+def client_folder() -> str:
+    """Where this user's docker client and buildx keep their own files."""
+    return os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
 
 
 def leftovers(seen: Dict[str, Any]) -> List[str]:

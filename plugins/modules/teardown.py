@@ -196,9 +196,9 @@ class Teardown:
         builder, folder = self.module.params["builder"], self.folder + "/"
         if not builder:
             return glob.glob(glob.escape(folder + _docker.BUILDX) + "/refs/default/*/*")
-        buildx = os.path.join(os.environ.get("DOCKER_CONFIG") or "~/.docker", "buildx")
-        noted = os.path.join(glob.escape(os.path.expanduser(buildx)), "refs", builder, "*", "*")
-        return [file for file in glob.glob(noted) if build_of(file).startswith(folder)]
+        refs = os.path.join(_docker.client_folder(), "buildx", "refs", builder)
+        noted = glob.glob(glob.escape(refs) + "/*/*")
+        return [file for file in noted if build_of(file).startswith(folder)]
 
     def unlink(self, path):
         try:
