@@ -95,8 +95,8 @@ RULES: Dict[str, Rule] = {
     "unhealthy": Rule(5, "{service} runs, but its own healthcheck fails{cause}."),
     "starting": Rule(
         None,
-        "{service} is still starting: its own healthcheck has neither passed nor failed yet"
-        "{cause}. Give it more time by preview_verify_timeout.",
+        "{service} is still starting: its own healthcheck has not passed yet{cause}. Where it only "
+        "needs more time, raise preview_verify_timeout.",
     ),
     "young": Rule(None, "{service} has only just been started."),
     "data_silent": Rule(
@@ -736,12 +736,10 @@ def _of_container(
         return _died(scene, service, container)
     if status != "running" or (container.restarts and container.up < RESTARTED):
         return _died(scene, service, container)
-    if container.health == "unhealthy":
+    if container.health in ("unhealthy", "starting"):
         said = presentable(container.check_said.split("\n"))
         cause = _because([*said, *scene.log(ident)], scene.data, quoted=False)
-        return _finding("unhealthy", name, ident, cause=cause or _because(said, scene.data))
-    if container.health == "starting":
-        return _finding("starting", name, ident, cause=scene.because(ident, quoted=False))
+        return _finding(container.health, name, ident, cause=cause or _because(said, scene.data))
     if service["data"] and not container.health:
         return _of_data(scene, service, container)
     if not container.health and not service["expose"] and container.up < MOMENT:
@@ -894,7 +892,8 @@ def _unanswered(scene: Scene, service: Mapping[str, Any], answer: Answer) -> Fin
 def log_of(scene: Scene, finding: Finding) -> List[str]:
     """The last lines that a finding's container said, with what its healthcheck said last."""
     checks = [c.check_said for c in scene.containers if c.ident == finding.ident]
-    check = checks[0].split("\n") if checks and finding.code == "unhealthy" else []
+    asked = finding.code in ("unhealthy", "starting")
+    check = checks[0].split("\n") if checks and asked else []
     return presentable([*scene.log(finding.ident), *check])[-20:]
 
 

@@ -65,7 +65,7 @@ _PROBES = {
 def _healthcheck(
     planned: Mapping[str, Any], service: Mapping[str, Any], verified: int
 ) -> Dict[str, Any]:
-    """The service's own check, asked twice a second while it starts.
+    """The service's own check, else the image's, asked twice a second or more while it starts.
 
     :param verified: the seconds after which nobody waits for it any more.
     """

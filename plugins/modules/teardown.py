@@ -96,6 +96,11 @@ from ansible_collections.ephemera.preview.plugins.module_utils._run import limit
 
 AT_ONCE = 4
 ANSWER = 300  # seconds for one engine call; a container alone may take 10 to be killed
+SAID = 64 << 20  # bytes
+# What `history rm` says of a record that the builder's own limits have ended, and old buildx of it.
+NO_RECORD = re.compile(
+    r'lease "ref_\w+": not found|\d+ errors occurred:|unknown command: "history"'
+)
 
 
 def mine(seen, owner):
@@ -141,9 +146,14 @@ class Teardown:
         self.errors = []
         self.anonymous = set()
         self.noted = set()
+        self.uncleaned = []
 
     def run(self, argv):
-        ended = limited(argv, env=dict(os.environ), cwd="/", seconds=ANSWER)
+        ended = limited(argv, env=dict(os.environ), cwd="/", seconds=ANSWER, keep=SAID)
+        if len(ended.out) >= SAID:  # of which the beginning is cut off
+            raise _docker.EngineError(
+                "what the host holds takes more than {0} MiB to say.".format(SAID >> 20)
+            )
         err = ended.err
         if ended.timed_out:
             err += "the engine did not answer within {0} s".format(ANSWER)
@@ -154,7 +164,7 @@ class Teardown:
         kept, foreign = mine(seen["previews"][self.name], self.module.params["owner"])
         if kept["folder"] or kept["containers"]:
             self.anonymous.update(_docker.anonymous(kept))
-        if kept["folder"]:
+        if kept["folder"] or not seen["previews"][self.name]["folder"]:
             self.noted.update(self.records())
         if self.anonymous:
             there = set(self.run(["docker", "volume", "ls", "--quiet"]).out.split())
@@ -173,23 +183,23 @@ class Teardown:
             self.errors.append("docker {0}: {1}".format(" ".join(call[:2]), "; ".join(lines)))
 
     def clean(self):
-        """Remove what the builder keeps of its builds: why not, by what is left of them."""
+        """Remove what the builder keeps of its builds; what is left of that, as lines."""
         builder, noted = self.module.params["builder"] or "default", sorted(self.noted)
-        calls = {"cache mounts": _docker.cache_prune(self.name, builder)}
+        ran = self.run(_docker.cache_prune(self.name, builder))
+        left = ["cache mounts of its builds"] if ran.rc else []
+        if left:
+            self.errors.append("docker buildx prune: " + "; ".join(ran.err.splitlines()))
         if noted:
             forget = ["docker", "buildx", "history", "rm", "--builder", builder]
-            calls["records"] = forget + [os.path.basename(file) for file in noted]
-        failed = {}
-        for what, call in calls.items():
-            ran = self.run(call)
-            # The builder's own limits end records, too, and an old buildx removes none.
-            said = [e for e in ran.err.splitlines() if not re.search("not found|unknown", e)]
-            if ran.rc != 0 and said:
-                failed[what] = "{0}: {1}".format(" ".join(call[:3]), "; ".join(said))
+            ran = self.run(forget + [os.path.basename(file) for file in noted])
+            said = [e for e in ran.err.splitlines() if e.strip() and not NO_RECORD.search(e)]
+            if ran.rc and said:
+                self.errors.append("docker buildx history rm: " + "; ".join(said))
+                return left + ["records of its builds"]
         for file in noted:
             if not file.startswith(self.folder + "/"):  # which goes as a whole
                 self.unlink(file)
-        return failed
+        return left
 
     def records(self):
         """The files in which buildx has noted this preview's builds, each named by its record."""
@@ -223,43 +233,40 @@ class Teardown:
             + bulk(["image", "rm", "--force"], [i["ref"] for i in seen["images"]])
         )
         with ThreadPoolExecutor(AT_ONCE) as pool:
+            cleaning = pool.submit(self.clean)
             for calls in (holding, held):
                 list(pool.map(self.step, calls))
-        if seen["folder"]:
+            self.uncleaned = cleaning.result()
+        # It tells the next attempt what the builder keeps.
+        if seen["folder"] and not self.uncleaned:
             self.unlink(self.folder)
 
     def teardown(self):
         """Remove and look again until nothing is left: what was removed, is left, is foreign."""
         seen, foreign, gateway = self.observe()
-        found = _docker.leftovers(seen)
+        left = _docker.leftovers(seen)
         if self.module.check_mode:
-            return found, found, foreign
+            return left, left, foreign
         settle, patience = self.module.params["settle"], self.module.params["timeout"]
-        # A build that was ended has no image, and a teardown that was ended may have left no more.
-        built = bool(seen["images"] or seen["folder"] or settle)
-        with ThreadPoolExecutor(1) as pool:
-            # Beside the rest, unless a run that was ended may still be building.
-            cleaning = pool.submit(self.clean) if built and not settle else None
-            removed, left = list(found), found
-            began = time.monotonic()
-            stuck, quiet = began + patience, began + settle
-            while left or time.monotonic() < quiet:
-                before = left
-                if left:
-                    self.errors = []
-                    self.remove(seen, gateway)
-                    removed += [line for line in left if line not in removed]
-                else:
-                    time.sleep(0.25)
-                seen, foreign, gateway = self.observe()
-                left = _docker.leftovers(seen)
-                if left and time.monotonic() > stuck:
-                    break
-                if left != before:
-                    stuck = time.monotonic() + patience
-            failed = cleaning.result() if cleaning else self.clean() if built else {}
-        self.errors += failed.values()
-        left = left + [what + " of its builds" for what in failed]
+        removed, began = [], time.monotonic()
+        stuck, quiet = began + patience, began + settle
+        while left or time.monotonic() < quiet:
+            before = left
+            if left:
+                self.errors = []
+                removed += [line for line in left if line not in removed]
+                self.remove(seen, gateway)
+            else:
+                time.sleep(0.25)
+            seen, foreign, gateway = self.observe()
+            left = _docker.leftovers(seen)
+            if left and time.monotonic() > stuck:
+                break
+            if left != before:
+                stuck = time.monotonic() + patience
+        if settle:  # the run that was ended may have built until now
+            self.uncleaned = self.clean()
+        left = left + self.uncleaned
         return [line for line in removed if line not in left], left, foreign
 
 

@@ -251,20 +251,22 @@ class Bench:
         self.clock.time("empty play", lambda: self.platform.play(str(self.empty)).ok())
 
     def round(self, number: int) -> None:
-        first, second = (
+        # A commit for each, so that none finds in the builder's cache what another has built.
+        first, second, plain_first, plain_second, raw_first, raw_second = (
             self.repository.pull_request(number, f"{n}", files=self.app(f"{number} {n}"))
-            for n in (1, 2)
+            for n in range(6)
         )
         project, checkout = f"plain-{number}", str(self.folder / f"plain{number}")
-        plain = (str(self.repository.path), second, checkout, project)
+        path = str(self.repository.path)
+        plain = (path, plain_second, checkout, project)
         raw = Raw(f"raw-{number}", str(self.folder / f"raw{number}"))
         self.nothing()
-        self.plain("compose up", PLAIN_UP, plain[0], first, *plain[2:])
+        self.plain("compose up", PLAIN_UP, path, plain_first, checkout, project)
         self.play("up", "up", preview_number=number, preview_commit=first)
-        self.raw("raw up", raw, first)
+        self.raw("raw up", raw, raw_first)
         self.plain("compose redeploy", PLAIN_UP, *plain)
         self.play("redeploy", "up", preview_number=number, preview_commit=second)
-        self.raw("raw redeploy", raw, second)
+        self.raw("raw redeploy", raw, raw_second)
         self.plain("compose no change", PLAIN_UP, *plain)
         self.play("no change", "up", preview_number=number, preview_commit=second)
         self.nothing()

@@ -340,7 +340,7 @@ def test_what_is_up_but_not_well_does_not_pass(platform: Platform) -> None:
         "import socket, time; held = socket.create_server(('127.0.0.1', 5432)); time.sleep(99)"
     )
     db = {"image": "python:3.13-slim", "command": ["python", "-c", listens]}
-    slow = {"test": "false", "interval": "1s", "retries": 3, "start_period": "60s"}
+    slow = {"test": "echo no queue; false", "interval": "1s", "retries": 3, "start_period": "60s"}
     secret = {"preview_secret_key": "k" * 40, "preview_secrets": {"TOKEN": SECRET}}
     own = {"environment": {"TOKEN": "${TOKEN}"}, "x-preview": WORKER}
     refusals = at_once(
@@ -361,8 +361,8 @@ def test_what_is_up_but_not_well_does_not_pass(platform: Platform) -> None:
         ),
         (
             "verify",
-            "web is still starting: its own healthcheck has neither passed nor failed yet. Give it "
-            "more time by preview_verify_timeout.",
+            "web is still starting: its own healthcheck has not passed yet, saying: no queue. "
+            "Where it only needs more time, raise preview_verify_timeout.",
         ),
     ]
     # A loop is seen fast. Its last words are not obeyed, and give no secret away.

@@ -141,9 +141,9 @@ CASES = {
         "worker runs, but its own healthcheck fails: the program curl is not in its image.",
     ),
     "starting": (
-        scene((WORKER, container(WORKER, health="starting"))),
-        "worker is still starting: its own healthcheck has neither passed nor failed yet. Give it "
-        "more time by preview_verify_timeout.",
+        scene((WORKER, container(WORKER, health="starting", check_said="no queue\n"))),
+        "worker is still starting: its own healthcheck has not passed yet, saying: no queue. Where "
+        "it only needs more time, raise preview_verify_timeout.",
     ),
     "young": (scene((WORKER, container(WORKER, up=2.0))), "worker has only just been started."),
     "data_silent": (

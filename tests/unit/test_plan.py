@@ -168,6 +168,13 @@ def test_a_known_database_without_a_check_gets_one_that_waits_for_tcp():
     assert "127.0.0.1" in " ".join(check["test"])
 
 
+def test_a_check_that_only_the_image_has_is_asked_from_the_start():
+    check = complete().project["services"]["web"]["healthcheck"]
+    assert check == {"start_period": "120s", "start_interval": "500ms"}, "the rest is the image's"
+    long = complete(preview_verify_timeout=600).project["services"]["web"]["healthcheck"]
+    assert long["start_period"] == "600s"
+
+
 def test_prebuilt_images_are_not_built():
     services = by_name(
         complete(preview_images={"web": "registry.example.com/shop:{commit}"}).preview

@@ -62,3 +62,44 @@ def test_a_named_builder_keeps_the_builds_of_all(tmp_path, monkeypatch):
         (notes / name).write_text(text)
     module = SimpleNamespace(params={"name": "shop-pr-1", "state_dir": "/state", "builder": "mine"})
     assert teardown.Teardown(module).records() == [str(notes / "ours")]
+
+
+def test_what_is_said_is_read_whole_or_not_at_all(monkeypatch):
+    """Cut, it would show nothing of what was there, and that nothing is left."""
+    monkeypatch.setattr(teardown, "SAID", 1000)
+    work = teardown.Teardown(SimpleNamespace(params={"name": "shop-pr-1", "state_dir": "/state"}))
+    assert len(work.run(["printf", "%0999d", "1"]).out) == 999
+    with pytest.raises(_docker.EngineError, match="MiB"):
+        work.run(["printf", "%01000d", "1"])
+
+
+GONE = 'ERROR: 2 errors occurred:\n\t* lease "ref_a": not found\n\t* lease "ref_b": not found\n'
+
+
+@pytest.mark.parametrize(
+    ("prune", "forget", "left"),
+    [
+        ("", "", []),
+        ("", GONE, []),
+        ("", 'ERROR: unknown command: "history"', []),
+        ("", GONE + "\t* rpc error: code = Unavailable\n", ["records of its builds"]),
+        ("x509: unknown authority", "", ["cache mounts of its builds"]),
+        ("no builder", "no builder", ["cache mounts of its builds", "records of its builds"]),
+    ],
+)
+def test_what_a_builder_keeps_is_told(tmp_path, monkeypatch, prune, forget, left):
+    """What it says of the two removals, and what is made of that; no engine is asked here."""
+    (tmp_path / "prune").write_text(prune)
+    (tmp_path / "history").write_text(forget)
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\nsaid={tmp_path}/$2\ncat "$said" >&2\n[ ! -s "$said" ]\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    module = SimpleNamespace(params={"name": "shop-pr-1", "state_dir": "/state", "builder": "mine"})
+    work = teardown.Teardown(module)
+    note = tmp_path / "note"
+    note.touch()
+    work.noted = {str(note)}
+    assert work.clean() == left
+    assert len(work.errors) == len(left)
+    assert note.exists() == ("records of its builds" in left), "for the next attempt"
