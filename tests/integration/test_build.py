@@ -167,7 +167,7 @@ def test_builds_and_names_the_image(preview: Preview) -> None:
     assert (made.ref, made.how) == (preview.image(), "built")
     assert made.id == docker("image", "inspect", "--format", "{{.Id}}", preview.image())
     assert preview.run("cat", "/hello") == "hello\na b $x 'y'"
-    assert [p.name for p in preview.folder.iterdir()] == ["source"]
+    assert sorted(p.name for p in preview.folder.iterdir()) == [".buildx", "source"]
 
 
 def test_inline_dockerfile_further_contexts_and_what_is_ignored(preview: Preview) -> None:
@@ -972,4 +972,4 @@ def test_what_a_killed_run_left(preview: Preview) -> None:
     (preview.folder / ".build-dead").mkdir()
     (preview.folder / ".build-dead" / "config.json").write_text(PASSWORD)
     preview.build(f"FROM {BASE}\n")
-    assert [p.name for p in preview.folder.iterdir()] == ["source"]
+    assert sorted(p.name for p in preview.folder.iterdir()) == [".buildx", "source"]
