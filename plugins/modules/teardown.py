@@ -184,22 +184,33 @@ class Teardown:
 
     def clean(self):
         """Remove what the builder keeps of its builds; what is left of that, as lines."""
-        builder, noted = self.module.params["builder"] or "default", sorted(self.noted)
-        ran = self.run(_docker.cache_prune(self.name, builder))
-        left = ["cache mounts of its builds"] if ran.rc else []
-        if left:
-            self.errors.append("docker buildx prune: " + "; ".join(ran.err.splitlines()))
-        if noted:
-            forget = ["docker", "buildx", "history", "rm", "--builder", builder]
-            ran = self.run(forget + [os.path.basename(file) for file in noted])
-            said = [e for e in ran.err.splitlines() if e.strip() and not NO_RECORD.search(e)]
-            if ran.rc and said:
-                self.errors.append("docker buildx history rm: " + "; ".join(said))
-                return left + ["records of its builds"]
+        with ThreadPoolExecutor(2) as pool:
+            steps = [pool.submit(step) for step in (self.prune, self.forget)]
+            return [line for step in steps for line in step.result()]
+
+    def prune(self):
+        ran = self.run(_docker.cache_prune(self.name, self.module.params["builder"]))
+        if ran.rc == 0:
+            return []
+        self.errors.append("docker buildx prune: " + "; ".join(ran.err.splitlines()))
+        return ["cache mounts of its builds"]
+
+    def forget(self):
+        """Remove the records of its builds, and what buildx has noted of them."""
+        noted = sorted(self.noted)
+        if not noted:
+            return []
+        builder = self.module.params["builder"] or "default"
+        refs = [os.path.basename(file) for file in noted]
+        ran = self.run(["docker", "buildx", "history", "rm", "--builder", builder, *refs])
+        said = [e for e in ran.err.splitlines() if e.strip() and not NO_RECORD.search(e)]
+        if ran.rc and said:
+            self.errors.append("docker buildx history rm: " + "; ".join(said))
+            return ["records of its builds"]
         for file in noted:
             if not file.startswith(self.folder + "/"):  # which goes as a whole
                 self.unlink(file)
-        return left
+        return []
 
     def records(self):
         """The files in which buildx has noted this preview's builds, each named by its record."""
