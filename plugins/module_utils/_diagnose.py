@@ -501,7 +501,7 @@ def presentable(lines: Sequence[str], secrets: Sequence[str] = ()) -> List[str]:
     return [line[:500].rstrip() for line in text.split("\n") if line.strip()][-40:]
 
 
-# -- a service's endpoint -------------------------------------------------------------------------
+# -- a service's endpoint ---------------------------------------------------------------------
 
 POLL = 0.25
 _HEALTH = {

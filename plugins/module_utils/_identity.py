@@ -65,15 +65,15 @@ def repository_identity(settings: Mapping[str, Any]) -> Tuple[str, str]:
     )
 
 
-def identity(app: str, settings: Mapping[str, Any], run: str, builder: str) -> Dict[str, Any]:
-    """The part of ``preview`` that needs no checkout.
+def names_for(app: str, number: Any, settings: Mapping[str, Any]) -> _names.Names:
+    """The names of an app's preview, its host and URL as the settings have them.
 
     :raises _names.NameRefused: the app, number, domain or host format is not usable.
     """
     tls = settings["preview_gateway_tls"] != "off"
-    names = _names.names(
+    return _names.names(
         app,
-        settings["preview_number"],
+        number,
         domain=settings["preview_domain"] or None,
         host_format=settings["preview_host_format"] or None,
         ip=settings["preview_host_ip"] or None,
@@ -81,6 +81,14 @@ def identity(app: str, settings: Mapping[str, Any], run: str, builder: str) -> D
         scheme="https" if tls else "http",
         port=settings["preview_gateway_https_port" if tls else "preview_gateway_http_port"],
     )
+
+
+def identity(app: str, settings: Mapping[str, Any], run: str, builder: str) -> Dict[str, Any]:
+    """The part of ``preview`` that needs no checkout.
+
+    :raises _names.NameRefused: the app, number, domain or host format is not usable.
+    """
+    names = names_for(app, settings["preview_number"], settings)
     forge, repository = repository_identity(settings)
     owner = _names.owner_id(forge, repository)
     return {

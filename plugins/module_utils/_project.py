@@ -77,14 +77,8 @@ def _healthcheck(
         return dict(starting, **escape(own))
     image = service.get("image", "").rsplit("/", 1)[-1].split(":")[0].split("@")[0]
     if planned["data"] and image in _PROBES:
-        return {
-            "test": _PROBES[image],
-            "interval": "10s",
-            "timeout": "5s",
-            "retries": 5,
-            "start_period": "60s",
-            "start_interval": "250ms",  # these cost little
-        }
+        asked = dict(starting, start_interval="250ms")  # these cost little
+        return dict(asked, test=_PROBES[image], interval="10s", timeout="5s", retries=5)
     # What is not said here the engine takes from the image, where that has a check. How long it
     # starts is not seen here, so it may do so for as long as anybody waits.
     return dict(starting, start_period="{0}s".format(max(60, verified)))

@@ -29,6 +29,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _doctor,
     _doctor_facts,
     _http,
+    _identity,
     _names,
     _settings,
 )
@@ -292,19 +293,8 @@ def look_from_outside(facts: Facts) -> None:
 
 
 def _random_name(facts: Facts) -> _names.Names | None:
-    settings = facts.settings
-    tls = settings["preview_gateway_tls"] != "off"
     try:
-        return _names.names(
-            facts.app,
-            random.randrange(10**8, 10**9),
-            domain=settings["preview_domain"] or None,
-            host_format=settings["preview_host_format"] or None,
-            ip=settings["preview_host_ip"] or None,
-            domain_shared=settings["preview_domain_shared"],
-            scheme="https" if tls else "http",
-            port=settings["preview_gateway_https_port" if tls else "preview_gateway_http_port"],
-        )
+        return _identity.names_for(facts.app, random.randrange(10**8, 10**9), facts.settings)
     except _names.NameRefused as refused:
         facts.refused.append(str(refused))
         return None
