@@ -26,8 +26,8 @@ class ActionModule(PreviewAction):
         preview, source = arguments["preview"], arguments["source"]
         settings = self.settings(task_vars)
         grants = _plan.grants(preview, settings)
-        definition = self._execute_module(
-            "ephemera.preview.app_info",
+        definition = self.run_program(
+            "definition",
             {
                 "path": source["path"],
                 "git_dir": source["git_dir"],
@@ -45,8 +45,9 @@ class ActionModule(PreviewAction):
                 "build_secrets": sorted(settings["preview_build_secrets"]),
                 "sizes": sorted(settings["preview_sizes"]),
                 "timeout": settings["preview_compose_timeout"],
+                "compose": None,
             },
-            task_vars=task_vars,
+            task_vars,
         )
         secrets = _identity.secret_values(preview, settings)
         if definition.get("failed"):

@@ -36,6 +36,7 @@ from typing import (
 )
 
 from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _announce,
     _arguments,
     _build_log,
     _docker,
@@ -154,6 +155,40 @@ UNLIMITED = (
     "Images were built without limits of memory and processes. They take root on the engine's"
     " machine; or let preview_buildx_builder name a builder that has limits of its own."
 )
+
+
+def run(params: Mapping[str, Any], check: bool) -> Dict[str, Any]:
+    """The program of the module ``build``, whose options ``params`` are."""
+    wanted = dict(params)
+    wanted["services"] = tuple(
+        Wanted(
+            service["name"],
+            service["image"],
+            service["source"],
+            service.get("build") or {},
+            service.get("prebuilt") or "",
+        )
+        for service in wanted["services"]
+    )
+    # YAML reads a token of digits as a number.
+    wanted["secrets"] = {name: str(value) for name, value in wanted["secrets"].items()}
+    wanted["memory"] <<= 20
+    wanted["disk"] <<= 30
+    for name in ("registries", "frontends", "base_images"):
+        wanted[name] = tuple(wanted[name])
+    try:
+        result = make(Request(**wanted), check)
+    except BuildFailed as failed:
+        said = [_announce.harmless(line) for line in failed.log]
+        return {"failed": True, "msg": _announce.harmless(str(failed)), "log": said}
+    except OSError as error:
+        return {"failed": True, "msg": str(error)}
+    return {
+        "changed": any(image.how not in ("kept", "present") for image in result.images.values()),
+        "images": {name: image._asdict() for name, image in result.images.items()},
+        "limited": result.limited,
+        "warnings": [] if result.limited else [UNLIMITED],
+    }
 
 
 def make(request: Request, check: bool = False) -> Result:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import posixpath
 import re
 import sys
@@ -34,6 +35,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._checkout import 
     PathRefused,
     compose_file,
 )
+from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import (
     Path,
     Refused,
@@ -65,7 +67,7 @@ class Request(NamedTuple):
     images: _checks.Images = _checks.ANY_IMAGE
     frontends: Tuple[str, ...] = _arguments.FRONTENDS
     build_secrets: FrozenSet[str] = frozenset()
-    sizes: Tuple[str, ...] = _xpreview.SIZES
+    sizes: Tuple[str, ...] = _arguments.SIZES
     git_dir: Optional[str] = None
     commit: Optional[str] = None
     timeout: float = 30
@@ -84,6 +86,61 @@ class Definition(NamedTuple):
     x_preview: Dict[str, Any]
     warnings: List[str]
     digests: Dict[str, str]
+
+
+def run(params: Mapping[str, Any], check: bool) -> Dict[str, Any]:
+    """The program of the module ``app_info``, whose options ``params`` are. It only reads."""
+    for library, error in (
+        ("PyYAML", _yaml.YAML_IMPORT_ERROR),
+        ("jsonschema", _xpreview.JSONSCHEMA_IMPORT_ERROR),
+    ):
+        if error:
+            return {
+                "failed": True,
+                "msg": "The Python library {0} is missing for {1} on {2}. Install it there, or "
+                "let ansible_python_interpreter name a Python that has it.".format(
+                    library, sys.executable, platform.node()
+                ),
+                "exception": error,
+            }
+    secrets = [text_of(value) for value in params["secrets"].values()]
+    try:
+        definition = read(_request(params))
+    except (Refused, _compose.Unavailable) as refused:
+        return {
+            "failed": True,
+            "msg": redact(str(refused), secrets),
+            "problems": redact(getattr(refused, "problems", []), secrets),
+        }
+    # Ansible has a use of its own for the key "warnings".
+    result = definition._asdict()
+    return dict(result, changed=False, notes=result.pop("warnings"))
+
+
+def _request(params: Mapping[str, Any]) -> Request:
+    names = params["names"]
+    granted = dict(params["variables"], **params["secrets"])
+    try:
+        names = names and _names.Names(*[names[key] for key in _names.Names.__dataclass_fields__])
+    except KeyError as missing:
+        raise Refused(["names: {0} is missing. Give all of name_info's.".format(missing)]) from None
+    return Request(
+        path=params["path"],
+        project=params["project"],
+        file=params["file"],
+        variables={name: text_of(value) for name, value in granted.items()},
+        profiles=tuple(params["profiles"]),
+        allow=frozenset(params["allow"]),
+        images=_checks.Images(tuple(params["images"]), tuple(params["registries"])),
+        frontends=tuple(params["frontends"]),
+        build_secrets=frozenset(params["build_secrets"]),
+        sizes=tuple(params["sizes"]),
+        git_dir=params["git_dir"],
+        commit=params["commit"],
+        timeout=params["timeout"],
+        names=names,
+        compose=params["compose"],
+    )
 
 
 def read(request: Request) -> Definition:

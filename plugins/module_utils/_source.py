@@ -14,11 +14,11 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import tempfile
 import time
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
-from ansible_collections.ephemera.preview.plugins.module_utils._arguments import PROXY
 from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 from ansible_collections.ephemera.preview.plugins.module_utils._run import Ended, limited
 
@@ -99,6 +99,9 @@ esac
 """
 
 
+_TEMPORARY = "ephemera-preview-check-"
+
+
 class SourceRefused(Exception):
     """The commit can't be had. The message says what, where and what to do; it holds no token."""
 
@@ -121,18 +124,6 @@ class Origin(NamedTuple):
     ca: Optional[str] = None
 
 
-ARGUMENTS: Dict[str, Dict[str, Any]] = {
-    "checkout": {"type": "path"},
-    "token": {"type": "str", "no_log": True},
-    "user": {"type": "str", "default": "x-access-token"},
-    "key_file": {"type": "path", "no_log": False},
-    "host_keys": {"type": "str", "no_log": False},
-    "proxy": PROXY,
-    "ca": {"type": "str"},
-}
-"""The options of a module that reaches a repository: those of ``Origin`` that lead there."""
-
-
 class Limits(NamedTuple):
     """`seconds` for everything; `size` in bytes of a fetch and of the exported files."""
 
@@ -152,6 +143,39 @@ class Exported(NamedTuple):
     git_dir: str
     changed: bool
     missing: List[str]
+
+
+def run(params: Mapping[str, Any], check: bool) -> Dict[str, Any]:
+    """The program of the module ``source``, whose options ``params`` are."""
+    origin = Origin(**{name: params[name] for name in Origin._fields})
+    limits = Limits(seconds=params["timeout"], size=params["max_size"] << 20)
+    dest, commit, temporary = params["dest"], params["commit"], ""
+    if check and not exported(dest, commit):
+        dest = temporary = _temporary_folder()
+    try:
+        result = export(dest, commit, origin, limits, params["keep"])
+    except (SourceRefused, OSError) as refused:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return {"failed": True, "msg": str(refused)}
+    return dict(result._asdict(), temporary=temporary, warnings=result.missing)
+
+
+def _temporary_folder() -> str:
+    """A new one; those that nobody has removed for a day are."""
+    parent = tempfile.gettempdir()
+    for name in os.listdir(parent):
+        if not name.startswith(_TEMPORARY):
+            continue
+        path = os.path.join(parent, name)
+        try:
+            state = os.lstat(path)
+        except FileNotFoundError:  # another run has just removed it
+            continue
+        mine = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid()
+        if mine and state.st_mtime < time.time() - 86400:
+            shutil.rmtree(path, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=_TEMPORARY)
 
 
 def export(dest: str, commit: str, origin: Origin, limits: Limits, keep: str = "") -> Exported:

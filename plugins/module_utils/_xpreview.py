@@ -11,6 +11,7 @@ import shlex
 import traceback
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from ansible_collections.ephemera.preview.plugins.module_utils import _arguments
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import seconds
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import Path
 from ansible_collections.ephemera.preview.plugins.module_utils._screen import (
@@ -28,7 +29,6 @@ else:
 HOOKS = ("migrate", "seed", "after_deploy", "before_down")
 HOOK_TIMEOUT = 300
 TIME_MAX = 3600
-SIZES = ("small", "medium", "large")
 
 # Python's $ matches before a newline at the end too, and JSON Schema has no \Z.
 _END = r"$(?!\n)"
@@ -251,7 +251,7 @@ def normalise(
     top: Any,
     wishes: Mapping[str, Any],
     services: Mapping[str, Any],
-    sizes: Sequence[str] = SIZES,
+    sizes: Sequence[str] = _arguments.SIZES,
 ) -> Tuple[Wishes, List[Problem], List[str]]:
     """The wishes with defaults, what is wrong with them, and warnings.
 

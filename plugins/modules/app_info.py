@@ -4,6 +4,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+# An action plugin of the same name does the work, by module_utils/_definition.py on the host.
+
 from __future__ import annotations
 
 DOCUMENTATION = r"""
@@ -222,98 +224,3 @@ problems:
     - "compose.yaml:7: services.web.privileged: true is refused: it opens the host to the
       container. No setting allows it."
 """
-
-from typing import Optional
-
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.ephemera.preview.plugins.module_utils import (
-    _arguments,
-    _checks,
-    _compose,
-    _definition,
-    _names,
-    _refusal,
-    _xpreview,
-    _yaml,
-)
-
-
-def names_of(module: AnsibleModule) -> Optional[_names.Names]:
-    given = module.params["names"]
-    try:
-        return given and _names.Names(*[given[key] for key in _names.Names.__dataclass_fields__])
-    except KeyError as missing:
-        module.fail_json(msg="names: {0} is missing. Give all of name_info's.".format(missing))
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "required": True},
-            "file": {"type": "str"},
-            "project": {"type": "str", "required": True},
-            "variables": {"type": "dict", "default": {}},
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "profiles": {"type": "list", "elements": "str", "default": ["*"]},
-            "allow": {"type": "list", "elements": "str", "default": []},
-            "images": {"type": "list", "elements": "str", "default": []},
-            "registries": {"type": "list", "elements": "str", "default": []},
-            "frontends": {
-                "type": "list",
-                "elements": "str",
-                "default": list(_arguments.FRONTENDS),
-            },
-            "build_secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
-            "sizes": {"type": "list", "elements": "str", "default": list(_xpreview.SIZES)},
-            "git_dir": {"type": "path"},
-            "commit": {"type": "str"},
-            "names": {"type": "dict"},
-            "timeout": {"type": "int", "default": 30},
-            "compose": {"type": "path"},
-        },
-        required_by={"git_dir": "commit"},
-        supports_check_mode=True,
-    )
-    for library, error in (
-        ("PyYAML", _yaml.YAML_IMPORT_ERROR),
-        ("jsonschema", _xpreview.JSONSCHEMA_IMPORT_ERROR),
-    ):
-        if error:
-            module.fail_json(msg=missing_required_lib(library), exception=error)
-    params = module.params
-    granted = dict(params["variables"], **params["secrets"])
-    request = _definition.Request(
-        path=params["path"],
-        project=params["project"],
-        file=params["file"],
-        variables={name: _definition.text_of(value) for name, value in granted.items()},
-        profiles=tuple(params["profiles"]),
-        allow=frozenset(params["allow"]),
-        images=_checks.Images(tuple(params["images"]), tuple(params["registries"])),
-        frontends=tuple(params["frontends"]),
-        build_secrets=frozenset(params["build_secrets"]),
-        sizes=tuple(params["sizes"]),
-        git_dir=params["git_dir"],
-        commit=params["commit"],
-        timeout=params["timeout"],
-        names=names_of(module),
-        compose=params["compose"],
-    )
-    try:
-        definition = _definition.read(request)
-    except _refusal.Refused as refusal:
-        module.fail_json(msg=str(refusal), problems=refusal.problems)
-    except _compose.Unavailable as error:
-        module.fail_json(msg=str(error))
-    # The result needs the secrets where they are used. They stay out of every message, and out of
-    # the invocation that is returned with it.
-    module.params["secrets"] = {}
-    module.no_log_values.clear()
-    result = definition._asdict()
-    # Ansible has a use of its own for the key "warnings".
-    result["notes"] = result.pop("warnings")
-    module.exit_json(changed=False, **result)
-
-
-if __name__ == "__main__":
-    main()

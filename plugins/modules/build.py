@@ -4,6 +4,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+# An action plugin of the same name does the work, by module_utils/_build.py on the host.
+
 from __future__ import annotations
 
 DOCUMENTATION = r"""
@@ -194,87 +196,3 @@ log:
   type: list
   elements: str
 """
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ephemera.preview.plugins.module_utils import (
-    _announce,
-    _build,
-)
-from ansible_collections.ephemera.preview.plugins.module_utils._arguments import FRONTENDS, PROXY
-
-
-def main() -> None:
-    text = {"type": "str", "default": ""}
-    module = AnsibleModule(
-        argument_spec={
-            "name": {"type": "str", "required": True},
-            "folder": {"type": "path", "required": True},
-            "checkout": {"type": "path", "required": True},
-            "services": {"type": "list", "elements": "dict", "required": True},
-            "previous": {"type": "dict", "default": {}},
-            "fresh": {"type": "bool", "default": False},
-            "trusted": {"type": "bool", "default": True},
-            "registries": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "registry": {"type": "str", "required": True},
-                    "username": {"type": "str", "required": True},
-                    "password": {"type": "str", "required": True, "no_log": True},
-                },
-            },
-            "mirror": text,
-            "proxy": PROXY,
-            "ca": text,
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "frontends": {
-                "type": "list",
-                "elements": "str",
-                "default": list(FRONTENDS),
-            },
-            "base_images": {"type": "list", "elements": "str", "default": []},
-            "timeout": {"type": "int", "default": 1200},
-            "images_timeout": {"type": "int", "default": 600},
-            "memory": {"type": "int", "default": 4096},
-            "pids": {"type": "int", "default": 4096},
-            "disk": {"type": "int", "default": 20},
-            "builder": text,
-        },
-        supports_check_mode=True,
-    )
-    wanted = dict(module.params)
-    wanted["services"] = tuple(
-        _build.Wanted(
-            service["name"],
-            service["image"],
-            service["source"],
-            service.get("build") or {},
-            service.get("prebuilt") or "",
-        )
-        for service in wanted["services"]
-    )
-    # YAML reads a token of digits as a number.
-    wanted["secrets"] = {name: str(value) for name, value in wanted["secrets"].items()}
-    wanted["memory"] <<= 20
-    wanted["disk"] <<= 30
-    for name in ("registries", "frontends", "base_images"):
-        wanted[name] = tuple(wanted[name])
-    try:
-        result = _build.make(_build.Request(**wanted), module.check_mode)
-    except _build.BuildFailed as failed:
-        said = [_announce.harmless(line) for line in failed.log]
-        module.fail_json(msg=_announce.harmless(str(failed)), log=said)
-    except OSError as error:
-        module.fail_json(msg=str(error))
-    if not result.limited:
-        module.warn(_build.UNLIMITED)
-    module.exit_json(
-        changed=any(image.how not in ("kept", "present") for image in result.images.values()),
-        images={name: image._asdict() for name, image in result.images.items()},
-        limited=result.limited,
-    )
-
-
-if __name__ == "__main__":
-    main()

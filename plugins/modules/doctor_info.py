@@ -94,7 +94,11 @@ import tempfile
 from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ephemera.preview.plugins.module_utils import _compose, _source
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _arguments,
+    _compose,
+    _source,
+)
 
 NO_COMMIT = "0" * 40
 
@@ -132,7 +136,7 @@ def compose(module: AnsibleModule) -> Dict[str, str]:
 
 def repository(params: Dict[str, Any]) -> str:
     """Why the repository cannot be read, or ""."""
-    given = {name: params[name] for name in _source.ARGUMENTS if params[name]}
+    given = {name: params[name] for name in _arguments.REPOSITORY if params[name]}
     origin = _source.Origin(url=params["repository"], **given)
     try:
         scheme = _source._check(NO_COMMIT, origin)
@@ -163,7 +167,7 @@ def heads(origin: _source.Origin, scheme: str, limits: _source.Limits) -> Tuple[
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            **_source.ARGUMENTS,
+            **_arguments.REPOSITORY,
             "libraries": {"type": "list", "elements": "str", "default": []},
             "repository": {"type": "str"},
             "timeout": {"type": "int", "default": 30},

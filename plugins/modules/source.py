@@ -4,6 +4,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+# An action plugin of the same name does the work, by module_utils/_source.py on the host.
+
 from __future__ import annotations
 
 DOCUMENTATION = r"""
@@ -113,67 +115,3 @@ missing:
   type: list
   elements: str
 """
-
-import os
-import shutil
-import stat
-import tempfile
-import time
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ephemera.preview.plugins.module_utils import _source
-
-TEMPORARY = "ephemera-preview-check-"
-
-
-def temporary_folder() -> str:
-    """A new one; those that nobody has removed for a day are."""
-    parent = tempfile.gettempdir()
-    for name in os.listdir(parent):
-        if not name.startswith(TEMPORARY):
-            continue
-        path = os.path.join(parent, name)
-        try:
-            state = os.lstat(path)
-        except FileNotFoundError:  # another run has just removed it
-            continue
-        mine = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid()
-        if mine and state.st_mtime < time.time() - 86400:
-            shutil.rmtree(path, ignore_errors=True)
-    return tempfile.mkdtemp(prefix=TEMPORARY)
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            **_source.ARGUMENTS,
-            "commit": {"type": "str", "required": True},
-            "dest": {"type": "path", "required": True},
-            "keep": {"type": "str", "default": ""},
-            "url": {"type": "str"},
-            "ref": {"type": "str"},
-            "timeout": {"type": "int", "default": 300},
-            "max_size": {"type": "int", "default": 2048},
-        },
-        required_one_of=[("url", "checkout")],
-        supports_check_mode=True,
-    )
-    wanted = module.params
-    origin = _source.Origin(**{name: wanted[name] for name in _source.Origin._fields})
-    limits = _source.Limits(seconds=wanted["timeout"], size=wanted["max_size"] << 20)
-    dest, temporary = wanted["dest"], ""
-    if module.check_mode and not _source.exported(dest, wanted["commit"]):
-        dest = temporary = temporary_folder()
-    try:
-        result = _source.export(dest, wanted["commit"], origin, limits, wanted["keep"])
-    except (_source.SourceRefused, OSError) as refused:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
-        module.fail_json(msg=str(refused))
-    for sentence in result.missing:
-        module.warn(sentence)
-    module.exit_json(temporary=temporary, **result._asdict())
-
-
-if __name__ == "__main__":
-    main()

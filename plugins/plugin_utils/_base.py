@@ -5,21 +5,28 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
+from ansible import constants as C
 from ansible.errors import AnsibleActionFail
+from ansible.executor.interpreter_discovery import discover_interpreter
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _docker,
     _identity,
     _lease,
+    _program,
     _settings,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._docker import Ran
 from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
+
+DISCOVERED = "discovered_interpreter_python"
+"""The fact that Ansible keeps of a host's interpreter."""
 
 # Ours, but made by the playbooks, not set by anybody.
 NOT_SETTINGS = frozenset({"preview_apps", "preview_progress", "preview_build"})
@@ -38,10 +45,20 @@ class PreviewAction(ActionBase):
     _supports_check_mode = True
     _supports_diff = True
     arguments: dict[str, dict[str, Any]] = {}
+    required_one_of: Sequence[Sequence[str]] = ()
+    required_by: Mapping[str, Sequence[str]] = {}
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> Any:
         result = super().run(tmp, task_vars)
-        dummy, arguments = self.validate_argument_spec(argument_spec=self.arguments)
+        self.facts: dict[str, str] = {}
+        # A path is the host's: what it stands for is found there.
+        spec = {
+            name: dict(option, type="str") if option["type"] == "path" else option
+            for name, option in self.arguments.items()
+        }
+        dummy, arguments = self.validate_argument_spec(
+            spec, required_one_of=self.required_one_of, required_by=self.required_by
+        )
         try:
             outcome = self.act(arguments, task_vars or {})
         except AnsibleActionFail as failure:
@@ -52,6 +69,8 @@ class PreviewAction(ActionBase):
             # What failed may repeat what an app or a program has said.
             outcome = self._redacted(outcome, arguments, task_vars or {})
         result.update(outcome)
+        if self.facts:
+            result["ansible_facts"] = self.facts
         return result
 
     def _redacted(
@@ -84,9 +103,71 @@ class PreviewAction(ActionBase):
     def on_host(self, argv: Sequence[str], stdin: str | None = None) -> Ran:
         """Run an argument list where the task's connection leads, without a module's cost."""
         ran = self._low_level_execute_command(
-            shlex.join(argv), in_data=stdin.encode() if stdin is not None else None
+            self._compute_environment_string() + " " + shlex.join(argv),
+            in_data=stdin.encode() if stdin is not None else None,
         )
         return Ran(ran["rc"], ran["stdout"], ran["stderr"])
+
+    def run_program(
+        self,
+        name: str,
+        params: dict[str, Any],
+        task_vars: dict[str, Any],
+        paths: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Run one of our programs on the host, and return its result; see ``_program``.
+
+        :param paths: which of ``params`` are paths as people write them, with ``~``.
+        """
+        code = _program.code()
+        folder = self.get_shell_option("remote_tmp", "~/.ansible/tmp") + "/" + code.name
+        python = self._python(task_vars)
+        start = [python, "-c", _program.START, folder, name]
+        asked = json.dumps({"params": params, "paths": paths, "check": self._task.check_mode})
+        ran = self.on_host(start, stdin=asked)
+        if ran.rc == _program.MISSING:
+            install = [python, "-c", _program.INSTALL, folder]
+            ran = self.on_host(install, stdin=json.dumps(code.files))
+            if ran.rc != 0:
+                raise AnsibleActionFail(
+                    f"The code of this collection could not be written to {folder}: "
+                    f"{_last_line(ran)} Check that there is space, and that ansible_remote_tmp is "
+                    "a folder of this user's."
+                )
+            ran = self.on_host(start, stdin=asked)
+        if ran.rc == 127:
+            raise AnsibleActionFail(
+                f"The host has no {python}: {_last_line(ran)} Install Python 3.8 or newer there, "
+                "or let ansible_python_interpreter name the one to use."
+            )
+        try:
+            result = dict(json.loads(_last_line(ran, err=False)))
+        except ValueError:
+            raise AnsibleActionFail(
+                f"{name} ended with code {ran.rc} on the host: {_last_line(ran)}",
+                result={"module_stderr": ran.err},
+            ) from None
+        for sentence in result.pop("warnings", []):
+            Display().warning(sentence)
+        return result
+
+    def _python(self, task_vars: dict[str, Any]) -> str:
+        """The interpreter that a module would get."""
+        delegate = self._task.delegate_to
+        apart = delegate and delegate != task_vars["inventory_hostname"]
+        if delegate:
+            task_vars = task_vars["ansible_delegated_vars"][delegate]
+        given = C.config.get_config_value("INTERPRETER_PYTHON", variables=task_vars)
+        given = str(self._templar.template(given) or "auto")
+        if not given.startswith("auto"):
+            return given
+        known = task_vars.get("ansible_facts", {}).get(DISCOVERED)
+        if known:
+            return str(known)
+        found = str(discover_interpreter(self, "python", given, task_vars))
+        if not apart:
+            self.facts[DISCOVERED] = found
+        return found
 
     def lease(
         self,
@@ -118,3 +199,19 @@ class PreviewAction(ActionBase):
                 )
             raise AnsibleActionFail(_lease.refusal(preview["name"], other, int(time.time())))
         return rest.removeprefix("over ").partition(" ")[0]
+
+
+class ProgramAction(PreviewAction):
+    """An action that only has its ``program`` run on the host."""
+
+    program = ""
+
+    def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        paths = [name for name, option in self.arguments.items() if option["type"] == "path"]
+        return self.run_program(self.program, arguments, task_vars, paths)
+
+
+def _last_line(ran: Ran, err: bool = True) -> str:
+    """The last that a command has said: of its errors, or of its output."""
+    lines = ((ran.err if err else "") or ran.out).strip().splitlines()
+    return lines[-1] if lines else "it said nothing."
