@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
-from ansible_collections.ephemera.preview.plugins.module_utils import _arguments
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.ephemera.preview.plugins.module_utils import _apply, _arguments
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import ProgramAction
 
 TEXT = {"type": "str", "default": ""}
@@ -42,4 +45,22 @@ class ActionModule(ProgramAction):
         "pids": {"type": "int", "default": 4096},
         "disk": {"type": "int", "default": 20},
         "builder": TEXT,
+        "preview": {"type": "dict"},
     }
+
+    def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        preview = arguments.pop("preview")
+        argv = _apply.beforehand(preview) if preview else []
+        arguments["meanwhile"] = argv and {
+            "argv": argv,
+            "stdin": Path(preview["project_file"]).read_text(encoding="utf-8"),
+            "services": [s["name"] for s in preview["services"] if s["data"]],
+            "timeout": 2 * preview["settings"]["preview_verify_timeout"],
+        }
+        result = super().act(arguments, task_vars)
+        said = result.pop("meanwhile", "")
+        if said:
+            applied = _apply.parse(said, self.secrets(preview, task_vars))
+            result["data"] = applied._asdict()
+            result["changed"] |= applied.changed
+        return result

@@ -16,12 +16,14 @@ class ActionModule(PreviewAction):
     arguments = {
         "preview": {"type": "dict", "required": True},
         "start": {"type": "str", "choices": ["data", "all"], "required": True},
+        "applied": {"type": "dict", "default": {}},
     }
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         preview = arguments["preview"]
         text = Path(preview["project_file"]).read_text(encoding="utf-8")
-        argv = _apply.command(preview, arguments["start"], self._task.check_mode)
+        start = "none" if arguments["applied"] else arguments["start"]
+        argv = _apply.command(preview, start, self._task.check_mode)
         ran = self.on_host(argv, stdin=text)
         path = _apply.path(preview)
         if ran.rc != 0:
@@ -31,6 +33,8 @@ class ActionModule(PreviewAction):
                 "written there."
             )
         applied = _apply.parse(ran.out, self.secrets(preview, task_vars))
+        if arguments["applied"]:
+            applied = _apply.Applied(**arguments["applied"])
         result = {"changed": applied.changed, "path": path}
         if applied.failed:
             why = "could not start every service"

@@ -13,20 +13,24 @@ from ansible_collections.ephemera.preview.plugins.module_utils import _diagnose
 KEPT = 1 << 16
 """So many bytes of what Compose says at last are looked at."""
 
-# $1 is the project's file, $2 the project's name, $3 seconds, $4 "check" where nothing may change;
-# the rest is the call of Compose, if any. The project comes by standard input. Whether
-# anything has changed is seen in what the engine holds: what Compose says differs by its version.
+# $1 is the project's file, $2 the project's name, $3 seconds. $4 is "write" to replace the file,
+# "check" where nothing may change, and "aside" where the file that is there stays. The rest is the
+# call of Compose, if any. The project comes by standard input. Whether anything has changed is
+# seen in what the engine holds: what Compose says differs by its version.
 SCRIPT = r"""
-file=$1 name=$2 limit=$3 check=$4
+file=$1 name=$2 limit=$3 mode=$4
 shift 4
 umask 077
-if [ -n "$check" ]; then new=$(mktemp); else new=$(mktemp "$file.XXXXXX"); fi || exit 73
+if [ $mode = write ]; then new=$(mktemp "$file.XXXXXX"); else new=$(mktemp); fi || exit 73
 trap 'rm -f "$new"' EXIT
 cat >"$new" || exit 73
-state=changed
+state=changed read=/dev/null
 ! cmp -s "$new" "$file" || state=same
-[ -z "$check" ] || { echo $state; exit; }
-[ $state = same ] || mv -f "$new" "$file" || exit 73
+case $mode in
+check) echo $state; exit ;;
+aside) state=same read=$new ;;
+write) [ $state = same ] || mv -f "$new" "$file" || exit 73 ;;
+esac
 [ $# -gt 0 ] || { echo $state; exit; }
 look() {
     set -- $(docker ps --all --quiet --no-trunc --filter "label=com.docker.compose.project=$name")
@@ -35,7 +39,7 @@ look() {
 }
 before=$(look)
 said=$({
-    timeout -k 10 "$limit" "$@" </dev/null 2>&1
+    timeout -k 10 "$limit" "$@" <"$read" 2>&1
     printf '\n%s\n' $?
 } | tail -c 65536)
 [ "$before" = "$(look)" ] || state=changed
@@ -49,25 +53,42 @@ _PROGRESS = re.compile(r" (?:\S+ )?\S+ {1,2}[A-Z][a-z]+ ?\Z")
 def command(preview: Mapping[str, Any], start: str, check: bool) -> List[str]:
     """The argument list that writes the project and starts its services.
 
-    :param start: ``data`` or ``all``.
+    :param start: ``data``, ``all`` or ``none``.
     """
-    limit = preview["settings"]["preview_verify_timeout"]
-    argv = ["sh", "-c", SCRIPT, "apply", path(preview), preview["name"], str(limit)]
-    argv.append("check" if check else "")
+    argv = _script(preview, "check" if check else "write")
     wanted = [s["name"] for s in preview["services"] if start == "all" or s["data"]]
-    if not wanted:
+    if not wanted or start == "none":
         return argv
-    argv += [*compose(preview, "plain"), "up", "--detach", "--no-build", "--quiet-pull"]
+    argv += [*compose(preview, "plain"), *_UP]
     # What an earlier commit had and this one has not. Data services know nothing of the others.
     return argv + (["--remove-orphans"] if start == "all" else ["--", *wanted])
 
 
-def compose(preview: Mapping[str, Any], progress: str) -> List[str]:
+def beforehand(preview: Mapping[str, Any]) -> List[str]:
+    """The argument list that starts new data services while images are built.
+
+    Empty where there are none, or where one is there: the version that serves may be using it.
+    """
+    data = [s["name"] for s in preview["services"] if s["data"]]
+    if not data or any(c["service"] in data for c in preview["observed"]["containers"]):
+        return []
+    return [*_script(preview, "aside"), *compose(preview, "plain", "-"), *_UP, "--", *data]
+
+
+_UP = ("up", "--detach", "--no-build", "--quiet-pull")
+
+
+def _script(preview: Mapping[str, Any], mode: str) -> List[str]:
+    limit = preview["settings"]["preview_verify_timeout"]
+    return ["sh", "-c", SCRIPT, "apply", path(preview), preview["name"], str(limit), mode]
+
+
+def compose(preview: Mapping[str, Any], progress: str, file: str = "") -> List[str]:
     """The beginning of a call of Compose for a preview's project."""
     return [
         "docker", "compose", "--ansi", "never", "--progress", progress,
         "--project-directory", preview["dir"], "--project-name", preview["name"],
-        "--file", path(preview),
+        "--file", file or path(preview),
     ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ import re
 import shutil
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import (
     Any,
     Callable,
@@ -104,6 +104,15 @@ class Wanted(NamedTuple):
     prebuilt: str = ""
 
 
+class Meanwhile(NamedTuple):
+    """A command to run beside the builds, as soon as the images of these `services` are here."""
+
+    argv: List[str]
+    stdin: str
+    services: List[str]
+    timeout: float
+
+
 class Request(NamedTuple):
     """What to make, and within which limits. Times are seconds, sizes bytes.
 
@@ -132,6 +141,7 @@ class Request(NamedTuple):
     pids: int = 4096
     disk: int = 20 << 30
     builder: str = ""
+    meanwhile: Optional[Meanwhile] = None
 
 
 class Made(NamedTuple):
@@ -144,11 +154,16 @@ class Made(NamedTuple):
     seconds: float
 
 
+Outcome = Union[Made, BuildFailed]
+
+
 class Result(NamedTuple):
-    """The images by service. `limited`: whether limits held for what was built."""
+    """The images by service. `limited`: whether limits held for what was built; `meanwhile`: what
+    the command beside the builds has printed."""
 
     images: Dict[str, Made]
     limited: bool
+    meanwhile: str = ""
 
 
 UNLIMITED = (
@@ -160,6 +175,7 @@ UNLIMITED = (
 def run(params: Mapping[str, Any], check: bool) -> Dict[str, Any]:
     """The program of the module ``build``, whose options ``params`` are."""
     wanted = dict(params)
+    meanwhile = wanted.pop("meanwhile", None)
     wanted["services"] = tuple(
         Wanted(
             service["name"],
@@ -176,6 +192,8 @@ def run(params: Mapping[str, Any], check: bool) -> Dict[str, Any]:
     wanted["disk"] <<= 30
     for name in ("registries", "frontends", "base_images"):
         wanted[name] = tuple(wanted[name])
+    if meanwhile:
+        wanted["meanwhile"] = Meanwhile(**meanwhile)
     try:
         result = make(Request(**wanted), check)
     except BuildFailed as failed:
@@ -187,6 +205,7 @@ def run(params: Mapping[str, Any], check: bool) -> Dict[str, Any]:
         "changed": any(image.how not in ("kept", "present") for image in result.images.values()),
         "images": {name: image._asdict() for name, image in result.images.items()},
         "limited": result.limited,
+        "meanwhile": result.meanwhile,
         "warnings": [] if result.limited else [UNLIMITED],
     }
 
@@ -449,8 +468,7 @@ class _Maker:
                 self.disk = self._disk()
             if "built" in ways:
                 bounded = bool(self.cgroup or request.builder)
-            with ThreadPoolExecutor(AT_ONCE) as pool:
-                outcomes = list(pool.map(self._attempt, jobs))
+            outcomes, said = self._all(jobs)
         failed = [each for each in outcomes if isinstance(each, BuildFailed)]
         if failed:
             message = "\n".join(dict.fromkeys(str(each) for each in failed))
@@ -463,7 +481,32 @@ class _Maker:
         }
         for image in made.values():
             self._refuse_harmful(image)
-        return Result({service.name: made[service.image] for service in services}, bounded)
+        named = {service.name: made[service.image] for service in services}
+        return Result(named, bounded, said)
+
+    def _all(self, jobs: List[Wanted]) -> Tuple[List[Outcome], str]:
+        """What came of each image, and what the command beside them has printed."""
+        beside = self.request.meanwhile
+        needed = {s.image for s in self.request.services if beside and s.name in beside.services}
+        jobs = sorted(jobs, key=lambda job: job.image not in needed)
+        with ThreadPoolExecutor(AT_ONCE) as pool, ThreadPoolExecutor(1) as other:
+            futures = [pool.submit(self._attempt, job) for job in jobs]
+            awaited = [f for f, job in zip(futures, jobs) if job.image in needed]
+            said = beside and other.submit(self._beside, beside, awaited)
+            return [future.result() for future in futures], said.result() if said else ""
+
+    def _beside(self, command: Meanwhile, needed: List["Future[Outcome]"]) -> str:
+        if any(isinstance(each.result(), BuildFailed) for each in needed):
+            return ""
+        ended = limited(
+            command.argv,
+            env=dict(os.environ),
+            cwd="/",
+            seconds=command.timeout,
+            stdin=command.stdin.encode(),
+            keep=256 << 10,
+        )
+        return "" if ended.rc else ended.out.decode("utf-8", "replace")
 
     def _identified(self, made: Made, before: Mapping[str, Any]) -> Made:
         found = self._found(made.ref)

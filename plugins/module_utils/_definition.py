@@ -35,7 +35,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._checkout import 
     PathRefused,
     compose_file,
 )
-from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
+from ansible_collections.ephemera.preview.plugins.module_utils._redact import in_every_form, redact
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import (
     Path,
     Refused,
@@ -103,7 +103,7 @@ def run(params: Mapping[str, Any], check: bool) -> Dict[str, Any]:
                 ),
                 "exception": error,
             }
-    secrets = [text_of(value) for value in params["secrets"].values()]
+    secrets = in_every_form(text_of(value) for value in params["secrets"].values())
     try:
         definition = read(_request(params))
     except (Refused, _compose.Unavailable) as refused:

@@ -142,6 +142,12 @@ options:
     description: A buildx builder, by name. By default the engine's own.
     type: str
     default: ""
+  preview:
+    description:
+      - The preview, as the role C(ephemera.preview.plan) registers it, to start its data services
+        beside the builds, as soon as their images are here. Where it has any already they are left
+        alone, as the version that serves may be using them.
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -186,6 +192,24 @@ images:
     seconds:
       description: How long it took.
       type: float
+data:
+  description: What came of starting the data services.
+  returned: when they were started
+  type: dict
+  contains:
+    changed:
+      description: Whether a container was started.
+      type: bool
+    failed:
+      description: Whether one could not be.
+      type: bool
+    late:
+      description: Whether the time was up.
+      type: bool
+    said:
+      description: Why, in Compose's words, without secrets.
+      type: list
+      elements: str
 limited:
   description: Whether O(memory) and O(pids) bounded the builds, where there were any.
   returned: success

@@ -34,6 +34,13 @@ options:
     type: str
     choices: [data, all]
     required: true
+  applied:
+    description:
+      - What came of starting them already, as M(ephemera.preview.build) returns it in
+        RV(ephemera.preview.build#module:data).
+      - The project is only written then.
+    type: dict
+    default: {}
 author:
   - ephemera.preview contributors (@ephemera-preview)
 """
