@@ -7,11 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.ephemera.preview.plugins.module_utils import (
-    _apply,
-    _diagnose,
-    _xpreview,
-)
+from ansible_collections.ephemera.preview.plugins.module_utils._arguments import HOOKS
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
 
@@ -19,7 +15,7 @@ class ActionModule(PreviewAction):
     arguments = {
         "name": {
             "type": "str",
-            "choices": list(_xpreview.HOOKS),
+            "choices": list(HOOKS),
             "required": True,
         },
         "preview": {"type": "dict", "required": True},
@@ -42,6 +38,9 @@ class ActionModule(PreviewAction):
         wish: dict[str, Any],
         secrets: list[str],
     ) -> None:
+        # Read only where there is a hook: Ansible compiles a collection's code in every run.
+        from ansible_collections.ephemera.preview.plugins.module_utils import _apply, _diagnose
+
         container = f"{preview['name']}-{hook.replace('_', '-')}-{service}"
         argv = ["sh", "-c", _diagnose.ONE_OFF, "hook", container, str(wish["timeout"])]
         argv += [*_apply.compose(preview, "quiet"), "run", "--detach", "--no-deps"]

@@ -35,6 +35,9 @@ REPOSITORY: Dict[str, Dict[str, Any]] = {
 SIZES: Tuple[str, ...] = ("small", "medium", "large")
 """The default of what ``x-preview.size`` may name."""
 
+HOOKS: Tuple[str, ...] = ("migrate", "seed", "after_deploy", "before_down")
+"""What a service may wish to have run in a container of its own, and when."""
+
 DEFINITION: Dict[str, Dict[str, Any]] = {
     "path": {"type": "path", "required": True},
     "file": {"type": "str"},

@@ -511,3 +511,12 @@ def mapping_only(value: Any, policy: Policy) -> Optional[str]:
 def together(value: Any, policy: Policy) -> Optional[str]:
     """For mappings that mean something only as a whole."""
     return None
+
+
+def replicas_of(service: Mapping[str, Any]) -> int:
+    """How many containers a service in the normal form asks for."""
+    deploy = service.get("deploy") or {}
+    for value in (service.get("scale"), deploy.get("replicas")):
+        if value is not None:
+            return int(value)
+    return 1

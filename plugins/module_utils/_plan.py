@@ -23,10 +23,9 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _project,
     _route,
 )
-from ansible_collections.ephemera.preview.plugins.module_utils._checks import in_bytes
+from ansible_collections.ephemera.preview.plugins.module_utils._arguments import HOOKS
+from ansible_collections.ephemera.preview.plugins.module_utils._checks import in_bytes, replicas_of
 from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
-from ansible_collections.ephemera.preview.plugins.module_utils._screen import replicas_of
-from ansible_collections.ephemera.preview.plugins.module_utils._xpreview import HOOKS
 
 
 class PlanRefused(ValueError):

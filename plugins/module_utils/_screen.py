@@ -51,6 +51,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
     port_number,
     port_text,
     profile_text,
+    replicas_of,
     restart_text,
     scalar,
     service_name,
@@ -531,15 +532,6 @@ def too_many_containers(services: Mapping[str, Any]) -> List[Problem]:
         return []
     reason = "a preview has at most {0}".format(CONTAINERS_MAX)
     return [Problem(("services",), "{0} containers".format(total), reason)]
-
-
-def replicas_of(service: Mapping[str, Any]) -> int:
-    """How many containers a service in the normal form asks for."""
-    deploy = service.get("deploy") or {}
-    for value in (service.get("scale"), deploy.get("replicas")):
-        if value is not None:
-            return int(value)
-    return 1
 
 
 def refused_images(services: Mapping[str, Any], images: Images) -> List[Problem]:

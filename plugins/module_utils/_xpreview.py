@@ -12,12 +12,9 @@ import traceback
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _arguments
-from ansible_collections.ephemera.preview.plugins.module_utils._checks import seconds
+from ansible_collections.ephemera.preview.plugins.module_utils._checks import replicas_of, seconds
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import Path
-from ansible_collections.ephemera.preview.plugins.module_utils._screen import (
-    Problem,
-    replicas_of,
-)
+from ansible_collections.ephemera.preview.plugins.module_utils._screen import Problem
 
 try:
     import jsonschema
@@ -26,7 +23,6 @@ except ImportError:
 else:
     JSONSCHEMA_IMPORT_ERROR = None
 
-HOOKS = ("migrate", "seed", "after_deploy", "before_down")
 HOOK_TIMEOUT = 300
 TIME_MAX = 3600
 
@@ -293,7 +289,9 @@ def normalise(
     normal: Dict[str, Dict[str, Any]] = {}
     for name, wish in wanted.items():
         path = ("services", name, "x-preview")
-        normal[name] = {hook: _hook(wish.get(hook), path + (hook,), found) for hook in HOOKS}
+        normal[name] = {
+            hook: _hook(wish.get(hook), path + (hook,), found) for hook in _arguments.HOOKS
+        }
         normal[name].update(
             health=_health(wish.get("health"), path + ("health",), found),
             expose=_expose(name, wish, services[name], web),

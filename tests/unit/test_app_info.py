@@ -18,9 +18,14 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils import basic
-from ansible.module_utils.testing import patch_module_args
-from ansible_collections.ephemera.preview.plugins.module_utils import _compose, _dockerfile, _names
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _arguments,
+    _compose,
+    _definition,
+    _dockerfile,
+    _names,
+)
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import Images
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import Refused
 from ansible_collections.ephemera.preview.plugins.modules import app_info
@@ -754,27 +759,19 @@ def test_what_is_not_in_the_commit_is_no_part_of_a_build(builds: Path) -> None:
 # -- the module ---------------------------------------------------------------------------------
 
 
-class Ended(Exception):
-    """How the module ended: what it says of itself is in ``args[0]``."""
+def run_program(**arguments: Any) -> dict[str, Any]:
+    """What the program returns of these options, validated as the action plugin does."""
+    validated = ArgumentSpecValidator(_arguments.DEFINITION).validate(
+        {"project": PROJECT, **arguments}
+    )
+    assert not validated.error_messages
+    return dict(_definition.run(validated.validated_parameters, check=True))
 
 
-def run_module(monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> dict[str, Any]:
-    """What the module prints, run as Ansible runs it."""
-    printed: list[str] = []
-    monkeypatch.setattr("builtins.print", lambda *args, **_kw: printed.append(str(args[0])))
-    common = {"project": PROJECT, "_ansible_check_mode": True}
-    if "_ansible_inject_invocation" in Path(basic.__file__).read_text():  # since ansible-core 2.21
-        common["_ansible_inject_invocation"] = True
-    with patch_module_args({**common, **arguments}), pytest.raises(SystemExit):
-        app_info.main()
-    return json.loads(printed[-1])
-
-
-def test_the_module_in_check_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result(tmp_path: Path) -> None:
     compose_program()
     write(tmp_path, {"compose.yaml": web("environment: {A: $NUMBER, B: $TOKEN, C: $ON}")})
-    found = run_module(
-        monkeypatch,
+    found = run_program(
         path=str(tmp_path),
         variables={"NUMBER": 42, "ON": True},
         secrets={"TOKEN": "hunter2-8000"},
@@ -784,17 +781,14 @@ def test_the_module_in_check_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "A": "42", "B": "hunter2-8000", "C": "true",
     }  # fmt: skip
     assert found["x_preview"]["services"]["web"]["expose"] == {"port": 80}
-    assert "hunter2" not in json.dumps(found["invocation"])
     documented = yaml.safe_load(app_info.RETURN)
-    assert set(documented) - {"problems"} == set(found) - {"changed", "invocation"}
+    assert set(documented) - {"problems"} == set(found) - {"changed"}
 
 
-def test_a_refusal_is_one_message_without_secrets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refusal_is_one_message_without_secrets(tmp_path: Path) -> None:
     compose_program()
     write(tmp_path, {"compose.yaml": web("user: 'a ${TOKEN}'\nworking_dir: $TOKEN")})
-    found = run_module(monkeypatch, path=str(tmp_path), secrets={"TOKEN": "hunter2-8000"})
+    found = run_program(path=str(tmp_path), secrets={"TOKEN": "hunter2-8000"})
     assert found["failed"] is True and "hunter2" not in json.dumps(found)
     assert found["msg"].splitlines() == found["problems"] and len(found["problems"]) == 2
     assert "exception" not in found
@@ -804,33 +798,11 @@ def test_a_refusal_is_one_message_without_secrets(
 def test_a_missing_library_is_named(
     module: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holder = getattr(app_info, module)
+    holder = getattr(_definition, module)
     name = next(name for name in vars(holder) if name.endswith("IMPORT_ERROR"))
     monkeypatch.setattr(holder, name, "Traceback")
-    found = run_module(monkeypatch, path=str(tmp_path))
+    found = run_program(path=str(tmp_path))
     assert library in found["msg"]
-
-
-def test_the_documentation_is_the_argument_spec(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, Any] = {}
-
-    def module(**options: Any) -> None:
-        seen.update(options)
-        raise Ended
-
-    monkeypatch.setattr(app_info, "AnsibleModule", module)
-    with pytest.raises(Ended):
-        app_info.main()
-    documented = yaml.safe_load(app_info.DOCUMENTATION)["options"]
-    spec = {
-        name: {key: value for key, value in option.items() if key != "no_log"}
-        for name, option in seen["argument_spec"].items()
-    }
-    for option in documented.values():
-        del option["description"]
-    assert spec == documented
-    assert seen["supports_check_mode"] is True
-    assert basic.AnsibleModule is not module
 
 
 # -- any file at all ----------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ import pytest
 import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import fragment_loader
 from ansible.template import Templar
+from ansible.utils.plugin_docs import get_docstring
 from ansible.vars.manager import VariableManager
 from ansible_collections.ephemera.preview.plugins.module_utils import _doctor, _settings
 
@@ -34,6 +37,26 @@ def stems(folder: str, ends: str = "*.py") -> set[str]:
 def test_the_action_group_holds_every_module() -> None:
     assert set(load("meta/runtime.yml")["action_groups"]["preview"]) == stems("plugins/modules")
     assert stems("plugins/action") <= stems("plugins/modules")
+
+
+def described(options: dict[str, Any]) -> dict[str, Any]:
+    """What options take, without words about them; a secret is one in an argument spec only."""
+    said = {}
+    for name, option in options.items():
+        kept = {k: v for k, v in option.items() if k in ("type", "elements", "default", "choices")}
+        kept["required"] = option.get("required", False)
+        kept["options"] = described(option.get("options") or option.get("suboptions") or {})
+        said[name] = kept
+    return said
+
+
+@pytest.mark.parametrize("name", sorted(stems("plugins/action")))
+def test_the_documentation_of_an_action_is_its_argument_spec(name: str) -> None:
+    plugin = f"ansible_collections.ephemera.preview.plugins.action.{name}"
+    arguments = importlib.import_module(plugin).ActionModule.arguments
+    module = ROOT / "plugins" / "modules" / f"{name}.py"
+    documented = get_docstring(str(module), fragment_loader)[0]
+    assert described(documented["options"]) == described(arguments)
 
 
 def test_the_changelog_lists_all_there_is() -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _docker
-from ansible_collections.ephemera.preview.plugins.modules import teardown
+from ansible_collections.ephemera.preview.plugins.module_utils import _teardown as teardown
 
 
 def observed(owner="", labels=(), **of):
@@ -60,14 +59,14 @@ def test_a_named_builder_keeps_the_builds_of_all(tmp_path, monkeypatch):
     }
     for name, text in built.items():
         (notes / name).write_text(text)
-    module = SimpleNamespace(params={"name": "shop-pr-1", "state_dir": "/state", "builder": "mine"})
-    assert teardown.Teardown(module).records() == [str(notes / "ours")]
+    params = {"name": "shop-pr-1", "state_dir": "/state", "builder": "mine"}
+    assert teardown.Teardown(params).records() == [str(notes / "ours")]
 
 
 def test_what_is_said_is_read_whole_or_not_at_all(monkeypatch):
     """Cut, it would show nothing of what was there, and that nothing is left."""
     monkeypatch.setattr(teardown, "SAID", 1000)
-    work = teardown.Teardown(SimpleNamespace(params={"name": "shop-pr-1", "state_dir": "/state"}))
+    work = teardown.Teardown({"name": "shop-pr-1", "state_dir": "/state"})
     assert len(work.run(["printf", "%0999d", "1"]).out) == 999
     with pytest.raises(_docker.EngineError, match="MiB"):
         work.run(["printf", "%01000d", "1"])
@@ -95,8 +94,8 @@ def test_what_a_builder_keeps_is_told(tmp_path, monkeypatch, prune, forget, left
     docker.write_text(f'#!/bin/sh\nsaid={tmp_path}/$2\ncat "$said" >&2\n[ ! -s "$said" ]\n')
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    module = SimpleNamespace(params={"name": "shop-pr-1", "state_dir": "/state", "builder": "mine"})
-    work = teardown.Teardown(module)
+    params = {"name": "shop-pr-1", "state_dir": "/state", "builder": "mine"}
+    work = teardown.Teardown(params)
     note = tmp_path / "note"
     note.touch()
     work.noted = {str(note)}

@@ -12,7 +12,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-from ansible_collections.ephemera.preview.plugins.module_utils import _screen, _xpreview
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _arguments,
+    _screen,
+    _xpreview,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -264,7 +268,7 @@ def test_what_is_exposed_without_a_wish() -> None:
 
 
 known = st.sampled_from(
-    ["web", *_xpreview.HOOKS, "health", "expose", "size", "path", "status", "command", "timeout"]
+    ["web", *_arguments.HOOKS, "health", "expose", "size", "path", "status", "command", "timeout"]
 )
 structures = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
