@@ -11,7 +11,6 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _docker,
-    _drift,
     _lease,
     _names,
 )
@@ -63,9 +62,7 @@ class ActionModule(PreviewAction):
         if len(stages) == 1:
             self._end_one_offs(preview, again=bool(superseded))
         if arguments["observe"]:
-            seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
-            mine = seen["previews"][preview["name"]]
-            result["seed_mark"] = _drift.seed_mark(mine, preview["data_volumes"])
+            result["seed_mark"] = _docker.births(self.on_host, preview["data_volumes"])
         return result
 
     def _hold(self, arguments: dict[str, Any], state: dict[str, Any]) -> str:

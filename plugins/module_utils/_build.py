@@ -464,11 +464,9 @@ class _Maker:
             if request.builder:
                 self.cgroup = ""
             ways = {self._how(job) for job in jobs}
-            if ways & {"built", "pulled"}:
-                self.disk = self._disk()
             if "built" in ways:
                 bounded = bool(self.cgroup or request.builder)
-            outcomes, said = self._all(jobs)
+            outcomes, said = self._all(jobs, watch_disk=bool(ways & {"built", "pulled"}))
         failed = [each for each in outcomes if isinstance(each, BuildFailed)]
         if failed:
             message = "\n".join(dict.fromkeys(str(each) for each in failed))
@@ -484,12 +482,14 @@ class _Maker:
         named = {service.name: made[service.image] for service in services}
         return Result(named, bounded, said)
 
-    def _all(self, jobs: List[Wanted]) -> Tuple[List[Outcome], str]:
+    def _all(self, jobs: List[Wanted], watch_disk: bool) -> Tuple[List[Outcome], str]:
         """What came of each image, and what the command beside them has printed."""
         beside = self.request.meanwhile
         needed = {s.image for s in self.request.services if beside and s.name in beside.services}
         jobs = sorted(jobs, key=lambda job: job.image not in needed)
-        with ThreadPoolExecutor(AT_ONCE) as pool, ThreadPoolExecutor(1) as other:
+        with ThreadPoolExecutor(AT_ONCE) as pool, ThreadPoolExecutor(2) as other:
+            if watch_disk:
+                other.submit(self._know_disk)
             futures = [pool.submit(self._attempt, job) for job in jobs]
             awaited = [f for f, job in zip(futures, jobs) if job.image in needed]
             said = beside and other.submit(self._beside, beside, awaited)
@@ -827,15 +827,15 @@ class _Maker:
                 found[name] = found[name.upper()] = value
         return found
 
-    def _disk(self) -> Optional[Tuple[str, int]]:
+    def _know_disk(self) -> None:
         """Where the engine keeps its data, if it is here, and how much a build must leave free."""
         if not _engine_is_here() or self.request.builder:
-            return None
+            return
         ended = self._ask(["docker", "info", "--format", "{{.DockerRootDir}}"])
         root = ended.out.decode().strip()
-        if ended.rc != 0 or not os.path.isdir(root):
-            return None
-        return root, max(shutil.disk_usage(root).free - self.request.disk, DISK_LEFT)
+        if ended.rc == 0 and os.path.isdir(root):
+            left = max(shutil.disk_usage(root).free - self.request.disk, DISK_LEFT)
+            self.disk = root, left
 
     def _disk_is_full(self) -> str:
         if self.disk and shutil.disk_usage(self.disk[0]).free < self.disk[1]:

@@ -311,6 +311,16 @@ def observe(run: Run, state_dir: str, name: str = "", firewall: bool = False) ->
     return parse(ran.out, name)
 
 
+def births(run: Run, volumes: Sequence[str]) -> Dict[str, str]:
+    """When each of these volumes was made, of those that are there."""
+    if not volumes:
+        return {}
+    form = "{{.Name}}\t{{.CreatedAt}}"
+    ran = run(["docker", "volume", "inspect", "--format", form, *volumes])
+    lines = [line.partition("\t") for line in ran.out.splitlines() if "\t" in line]
+    return {name: created for name, dummy, created in lines}
+
+
 def anonymous(seen: Mapping[str, Any]) -> List[str]:
     """Volumes without a name that a preview has had: Compose forgets those of what it replaces."""
     held = {volume for container in seen["containers"] for volume in container["anonymous"]}
