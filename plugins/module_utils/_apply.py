@@ -84,10 +84,13 @@ def _script(preview: Mapping[str, Any], mode: str) -> List[str]:
 
 
 def compose(preview: Mapping[str, Any], progress: str, file: str = "") -> List[str]:
-    """The beginning of a call of Compose for a preview's project."""
+    """The beginning of a call of Compose for a preview's project.
+
+    The lease's script knows by the folder, with its slash, what works on a preview.
+    """
     return [
         "docker", "compose", "--ansi", "never", "--progress", progress,
-        "--project-directory", preview["dir"], "--project-name", preview["name"],
+        "--project-directory", preview["dir"] + "/", "--project-name", preview["name"],
         "--file", file or path(preview),
     ]  # fmt: skip
 

@@ -1000,7 +1000,6 @@ tell() {
         printf '%s\t\t%s\n' "$1" "$line"
     done
 }
-gone
 trap gone EXIT
 trap 'exit 129' HUP INT TERM
 if ! said=$("$@" 2>&1 >/dev/null); then

@@ -208,8 +208,16 @@ def test_until_deploy_a_failure_leaves_the_previous_version_serving(
     platform.up(1, change("good")).ok()
     serving = docker("ps", "--quiet", "--filter", f"name={platform.name(1)}-web")
 
-    broken = change("no build", Dockerfile=f"{TINY['Dockerfile']}RUN echo no such tool; exit 7\n")
+    # The data service is another, too, and must wait for what is not to come.
+    cache = f"{platform.name(1)}-cache-1"
+    data = docker("inspect", "--format", "{{.Id}} {{.State.StartedAt}}", cache)
+    broken = change(
+        "no build",
+        Dockerfile=f"{TINY['Dockerfile']}RUN echo no such tool; exit 7\n",
+        **{"compose.yaml": bound.replace("redis:8\n", "redis:8\n    environment: {A: b}\n")},
+    )
     up = platform.up(1, broken).refused()
+    assert docker("inspect", "--format", "{{.Id}} {{.State.StartedAt}}", cache) == data
     assert (up.result["failure"]["stage"], up.result["outcome"]) == ("build", "failed")
     assert "no such tool" in "\n".join(up.result["failure"]["log"])
     assert platform.get(1) == (200, "good")
@@ -227,7 +235,7 @@ def test_until_deploy_a_failure_leaves_the_previous_version_serving(
     up = platform.up(1, broken).refused()
     assert "conf is a symbolic link" in up.sentence
     platform.repository.git("update-ref", "refs/pull/1/head", head)
-    docker("restart", "--time", "0", f"{platform.name(1)}-cache-1")
+    docker("restart", "--time", "0", cache)
     assert platform.exec(1, "cache", "ls", "/conf") == "text"
     assert platform.get(1) == (200, "good")
 
@@ -248,6 +256,20 @@ def test_until_deploy_a_failure_leaves_the_previous_version_serving(
     platform.up(1, change("mended")).ok()
     assert platform.get(1) == (200, "mended")
     assert platform.exec(1, "cache", "cat", "/conf/text") == "mended"
+
+
+def test_new_data_services_start_while_images_are_built(platform: Platform) -> None:
+    before = platform.traces()
+    slow = f"{TINY['Dockerfile']}RUN echo {platform.app}; sleep 8; exit 7\n"
+    commit = platform.repository.pull_request(1, "Slow", files={"Dockerfile": slow})
+    running = platform.begin("up", preview_number=1, preview_commit=commit)
+    platform.wait_for(1, "build", running)
+    cache = f"{platform.name(1)}-cache-1"
+    wait(lambda: cache in docker("ps", "--format", "{{.Names}}").split())
+    assert platform.recorded(1)["stage"] == "build"
+    assert running.ended().refused().result["failure"]["stage"] == "build"
+    platform.down(1).ok()
+    assert platform.traces() == before
 
 
 # -- changed behind our back ---------------------------------------------------------------------

@@ -9,6 +9,7 @@ PREVIEW = {
     "name": "shop-pr-42",
     "dir": "/state/previews/shop-pr-42",
     "settings": {"preview_verify_timeout": 30},
+    "observed": {"containers": []},
     "services": [{"name": "db", "data": True}, {"name": "web", "data": False}],
 }
 PULL = """changed
@@ -27,7 +28,17 @@ def words(start, **changes):
     return _apply.command({**PREVIEW, **changes}, start, check=False)[8:][12:]
 
 
+def test_new_data_services_start_beforehand_and_no_others():
+    begun = _apply.beforehand(PREVIEW)
+    assert begun[7] == "aside" and begun[begun.index("--file") + 1] == "-"
+    assert begun[-2:] == ["--", "db"]
+    there = {"containers": [{"service": "db"}]}
+    assert _apply.beforehand({**PREVIEW, "observed": there}) == []
+    assert _apply.beforehand({**PREVIEW, "services": PREVIEW["services"][1:]}) == []
+
+
 def test_only_what_is_wanted_is_started():
+    assert words("none") == []
     up = ["up", "--detach", "--no-build", "--quiet-pull"]
     assert words("data") == [*up, "--", "db"]
     assert words("all") == [*up, "--remove-orphans"]
