@@ -102,10 +102,12 @@ class PreviewAction(ActionBase):
 
     def on_host(self, argv: Sequence[str], stdin: str | None = None) -> Ran:
         """Run an argument list where the task's connection leads, without a module's cost."""
-        ran = self._low_level_execute_command(
-            self._compute_environment_string() + " " + shlex.join(argv),
-            in_data=stdin.encode() if stdin is not None else None,
-        )
+        command = self._compute_environment_string() + " " + shlex.join(argv)
+        if not stdin:
+            # A command without data gets a terminal of ssh, which mixes errors into the output,
+            # ends lines by CRLF, and keeps whoever reads from it waiting.
+            command, stdin = command + " </dev/null", "\n"
+        ran = self._low_level_execute_command(command, in_data=stdin.encode())
         return Ran(ran["rc"], ran["stdout"], ran["stderr"])
 
     def run_program(
