@@ -9,13 +9,14 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 from typing import Any, Dict, List, Mapping, NamedTuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _route
+from ansible_collections.ephemera.preview.plugins.module_utils._run import limited
 
 # Traefik reads .yaml, and ignores .json; what is being written ends in neither.
 SUFFIX = ".yaml"
+ANSWER = 120  # seconds for one engine call
 SECRETS = frozenset({"users", "certFile", "keyFile"})
 LISTED = "\t".join(
     ("{{.ID}}", "{{.Names}}", "{{.Networks}}")
@@ -165,11 +166,13 @@ class Route:
 
     def docker(self, *arguments: str) -> str:
         call = ["docker", *arguments]
-        ran = subprocess.run(call, check=False, capture_output=True, encoding="utf-8")
-        if ran.returncode:
-            said = (ran.stderr or ran.stdout).strip()
-            raise RouteFailed("{0}: {1}".format(" ".join(call), said))
-        return ran.stdout
+        ended = limited(call, env=dict(os.environ), cwd="/", seconds=ANSWER)
+        out, err = ended.out.decode("utf-8", "replace"), ended.err
+        if ended.timed_out:
+            err += "the engine did not answer within {0} s".format(ANSWER)
+        if ended.rc:
+            raise RouteFailed("{0}: {1}".format(" ".join(call), (err or out).strip()))
+        return out
 
 
 def shown(text: str) -> str:

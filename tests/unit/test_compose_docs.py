@@ -2,12 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""docs/compose.md says what the table says. To write it anew, run this file."""
+"""docs/compose.md says what the table says.
+
+To write it anew: PYTHONPATH=.collections:tests/testbed python tests/unit/test_compose_docs.py
+"""
 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -59,7 +61,7 @@ def test_the_page_lists_every_key() -> None:
     page = PAGE.read_text()
     before, _begin, rest = page.partition(BEGIN)
     found, _end, after = rest.partition(END)
-    assert found == reference(), f"run: python {Path(__file__).relative_to(ROOT)}"
+    assert found == reference(), "to write it anew, see the top of this file"
     assert before and after
 
 
@@ -102,8 +104,6 @@ def test_what_the_page_shows_can_be_used(page: str, tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT / "tests"))
-    __import__("conftest")
     text = PAGE.read_text()
     head, dummy, tail = text.partition(BEGIN)
     PAGE.write_text(head + BEGIN + reference() + END + tail.partition(END)[2])

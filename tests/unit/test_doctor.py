@@ -695,7 +695,7 @@ def test_docs_hold_every_check_and_every_trouble():
 
 
 def rendered() -> list[str]:
-    """The tables of docs/doctor.md; ``python tests/unit/test_doctor.py`` prints them."""
+    """The tables of docs/doctor.md, which this file prints (see test_compose_docs for how)."""
 
     def plain(text: str) -> str:
         return re.sub(r"\{(\w+)\}", lambda m: m[1].upper(), text).replace("|", "\\|")
