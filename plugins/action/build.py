@@ -15,6 +15,7 @@ TEXT = {"type": "str", "default": ""}
 
 class ActionModule(ProgramAction):
     program = "build"
+    works_on = "folder"
     arguments = {
         "name": {"type": "str", "required": True},
         "folder": {"type": "path", "required": True},

@@ -52,7 +52,7 @@ class ActionModule(PreviewAction):
         secrets = _identity.secret_values(preview, settings)
         if definition.get("failed"):
             failed = {"failed": True, "changed": False}
-            for key in ("msg", "problems", "exception", "module_stderr"):
+            for key in ("msg", "problems", "exception"):
                 if definition.get(key):
                     failed[key] = redact(definition[key], secrets)
             return failed

@@ -10,6 +10,7 @@ from ansible_collections.ephemera.preview.plugins.plugin_utils._base import Prog
 
 class ActionModule(ProgramAction):
     program = "source"
+    works_on = "dest"
     arguments = {
         **_arguments.REPOSITORY,
         "commit": {"type": "str", "required": True},

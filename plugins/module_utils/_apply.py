@@ -14,21 +14,25 @@ KEPT = 1 << 16
 """So many bytes of what Compose says at last are looked at."""
 
 # $1 is the project's file, $2 the project's name, $3 seconds. $4 is "write" to replace the file,
-# "check" where nothing may change, and "aside" where the file that is there stays. The rest is the
-# call of Compose, if any. The project comes by standard input. Whether anything has changed is
-# seen in what the engine holds: what Compose says differs by its version.
+# "check" where nothing may change, and "aside" where the file that is there stays, for as long as
+# the run $5 holds the lease. The rest is the call of Compose, if any. The project comes by standard
+# input. Whether anything has changed is seen in what the engine holds: what Compose says differs
+# by its version.
 SCRIPT = r"""
-file=$1 name=$2 limit=$3 mode=$4
-shift 4
+file=$1 name=$2 limit=$3 mode=$4 run=$5
+shift 5
 umask 077
-if [ $mode = write ]; then new=$(mktemp "$file.XXXXXX"); else new=$(mktemp); fi || exit 73
+if [ $mode = check ]; then new=$(mktemp); else new=$(mktemp "$file.XXXXXX"); fi || exit 73
 trap 'rm -f "$new"' EXIT
 cat >"$new" || exit 73
 state=changed read=/dev/null
 ! cmp -s "$new" "$file" || state=same
 case $mode in
 check) echo $state; exit ;;
-aside) state=same read=$new ;;
+aside)
+    state=same read=$new
+    read -r holder rest <"${file%/previews/*}/leases/$name" && [ "$holder" = "$run" ] || exit 75
+    ;;
 write) [ $state = same ] || mv -f "$new" "$file" || exit 73 ;;
 esac
 [ $# -gt 0 ] || { echo $state; exit; }
@@ -67,10 +71,11 @@ def command(preview: Mapping[str, Any], start: str, check: bool) -> List[str]:
 def beforehand(preview: Mapping[str, Any]) -> List[str]:
     """The argument list that starts new data services while images are built.
 
-    Empty where there are none, or where one is there: the version that serves may be using it.
+    Empty where there are none, or where any service is there: one that serves may be using a data
+    service, or its volume, also by another name.
     """
     data = [s["name"] for s in preview["services"] if s["data"]]
-    if not data or any(c["service"] in data for c in preview["observed"]["containers"]):
+    if not data or any(not c["oneoff"] for c in preview["observed"]["containers"]):
         return []
     return [*_script(preview, "aside"), *compose(preview, "plain", "-"), *_UP, "--", *data]
 
@@ -80,17 +85,15 @@ _UP = ("up", "--detach", "--no-build", "--quiet-pull")
 
 def _script(preview: Mapping[str, Any], mode: str) -> List[str]:
     limit = preview["settings"]["preview_verify_timeout"]
-    return ["sh", "-c", SCRIPT, "apply", path(preview), preview["name"], str(limit), mode]
+    about = [path(preview), preview["name"], str(limit), mode, preview["run"]]
+    return ["sh", "-c", SCRIPT, "apply", *about]
 
 
 def compose(preview: Mapping[str, Any], progress: str, file: str = "") -> List[str]:
-    """The beginning of a call of Compose for a preview's project.
-
-    The lease's script knows by the folder, with its slash, what works on a preview.
-    """
+    """The beginning of a call of Compose for a preview's project."""
     return [
         "docker", "compose", "--ansi", "never", "--progress", progress,
-        "--project-directory", preview["dir"] + "/", "--project-name", preview["name"],
+        "--project-directory", preview["dir"], "--project-name", preview["name"],
         "--file", file or path(preview),
     ]  # fmt: skip
 

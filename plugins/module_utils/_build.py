@@ -488,15 +488,23 @@ class _Maker:
         needed = {s.image for s in self.request.services if beside and s.name in beside.services}
         jobs = sorted(jobs, key=lambda job: job.image not in needed)
         with ThreadPoolExecutor(AT_ONCE) as pool, ThreadPoolExecutor(2) as other:
-            if watch_disk:
-                other.submit(self._know_disk)
+            disk = other.submit(self._know_disk) if watch_disk else None
             futures = [pool.submit(self._attempt, job) for job in jobs]
             awaited = [f for f, job in zip(futures, jobs) if job.image in needed]
             said = beside and other.submit(self._beside, beside, awaited)
-            return [future.result() for future in futures], said.result() if said else ""
+            outcomes = [future.result() for future in futures]
+            if disk:
+                disk.result()
+            return outcomes, said.result() if said else ""
 
     def _beside(self, command: Meanwhile, needed: List["Future[Outcome]"]) -> str:
-        if any(isinstance(each.result(), BuildFailed) for each in needed):
+        """Run it, unless one of its images cannot be had or used: that is told at the end."""
+        made = [each.result() for each in needed]
+        refs = [each.ref for each in made if isinstance(each, Made)]
+        pulled = [ref for ref in refs if not self._found(ref)]
+        images = dict(self.images, **(self._inspected(pulled) if pulled else {}))
+        configs = [_found(images, ref).get("Config") for ref in refs]
+        if len(configs) < len(made) or any(c is None or _harm(c) for c in configs):
             return ""
         ended = limited(
             command.argv,
@@ -712,7 +720,7 @@ class _Maker:
     def _refuse_harmful(self, image: Made) -> None:
         """What an image says of itself reaches its containers, where nobody screens it again."""
         config = self._found(image.ref).get("Config") or {}
-        reason = _forged_label(config) or _harmful_check(config) or _too_many(config)
+        reason = _harm(config)
         if reason:
             if image.how != "present":
                 self._ask(["docker", "image", "rm", "--force", image.ref])
@@ -721,7 +729,10 @@ class _Maker:
     # -- the engine ---------------------------------------------------------------------------
 
     def _inspect(self, images: List[str]) -> None:
-        """Know these images, by id and by name."""
+        self.images = self._inspected(images)
+
+    def _inspected(self, images: List[str]) -> Dict[str, Dict[str, Any]]:
+        """What the engine says of these images, by id and by name."""
         ended = self._ask(["docker", "image", "inspect", *images], keep=INSPECTED)
         if ended.rc != 0 and "Cannot connect to the Docker daemon" in ended.err:
             raise self._failed("Asking the engine", ended)
@@ -734,16 +745,14 @@ class _Maker:
                     ", ".join(images), INSPECTED >> 20
                 )
             ) from None
-        self.images = {}
-        for found in answer:
-            for name in [found["Id"], *(found.get("RepoTags") or [])]:
-                self.images[name] = found
+        return {
+            name: found
+            for found in answer
+            for name in [found["Id"], *(found.get("RepoTags") or [])]
+        }
 
     def _found(self, image: str) -> Dict[str, Any]:
-        name, tag = image_name(image)
-        for prefix in ("docker.io/library/", "docker.io/"):
-            name = name[len(prefix) :] if name.startswith(prefix) else name
-        return self.images.get(image) or self.images.get(name + (tag or ":latest")) or {}
+        return _found(self.images, image)
 
     def _at(self, path: str) -> str:
         return os.path.join(os.path.abspath(self.request.checkout), path)
@@ -868,6 +877,18 @@ def _trust(trusted: bool) -> str:
 
 def _without_tag(image: str) -> str:
     return re.sub(r":[^/:]*\Z", "", image.partition("@")[0])
+
+
+def _found(images: Mapping[str, Dict[str, Any]], image: str) -> Dict[str, Any]:
+    name, tag = image_name(image)
+    for prefix in ("docker.io/library/", "docker.io/"):
+        name = name[len(prefix) :] if name.startswith(prefix) else name
+    return images.get(image) or images.get(name + (tag or ":latest")) or {}
+
+
+def _harm(config: Mapping[str, Any]) -> str:
+    """Why no container may be made of an image that says this of itself."""
+    return _forged_label(config) or _harmful_check(config) or _too_many(config)
 
 
 def _forged_label(config: Mapping[str, Any]) -> str:

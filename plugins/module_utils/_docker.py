@@ -312,11 +312,17 @@ def observe(run: Run, state_dir: str, name: str = "", firewall: bool = False) ->
 
 
 def births(run: Run, volumes: Sequence[str]) -> Dict[str, str]:
-    """When each of these volumes was made, of those that are there."""
+    """When each of these volumes was made, of those that are there.
+
+    :raises EngineError: the engine did not answer.
+    """
     if not volumes:
         return {}
     form = "{{.Name}}\t{{.CreatedAt}}"
     ran = run(["docker", "volume", "inspect", "--format", form, *volumes])
+    said = [line for line in ran.err.splitlines() if line and "no such volume" not in line]
+    if ran.rc != 0 and said:
+        raise EngineError("The Docker engine does not tell its volumes: {0}".format(said[0]))
     lines = [line.partition("\t") for line in ran.out.splitlines() if "\t" in line]
     return {name: created for name, dummy, created in lines}
 

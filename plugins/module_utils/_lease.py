@@ -103,7 +103,7 @@ if [ -n "$over" ]; then
     # What the other run left working on this preview would work against us.
     for process in /proc/[0-9]*; do
         read -r program <"$process/comm" || continue
-        case $program in docker* | git* | timeout) ;; *) continue ;; esac
+        case $program in docker* | git* | timeout | python*) ;; *) continue ;; esac
         tr '\0' / <"$process/cmdline" | grep -Fq "$state/previews/$name/" &&
             kill -9 "${process#/proc/}"
     done 2>/dev/null

@@ -19,33 +19,58 @@ import importlib
 import json
 import os
 import sys
+from types import ModuleType
 from typing import Dict, NamedTuple
 
-MISSING = 66
-"""``START`` ends with this code where the host has not got the code yet."""
+MISSING, TOO_OLD = 66, 67
+"""``START`` ends so where the host has not got the code, or its Python is older than 3.8."""
 
-PREFIX = "ephemera-preview-"
+PREFIX = "ephemera-preview-code-"
 """So each folder of code is called, and then by what is in it."""
 
 _PACKAGE = __name__.rpartition(".")[0]
 
-# The folder of the code, and the program's name.
-START = """\
-import os, sys
-code = os.path.expanduser(sys.argv[1])
-if not os.path.isdir(code) or os.stat(code).st_uid != os.geteuid():
+_FOLDER = """\
+import os, stat, sys
+if sys.version_info < (3, 8):
+    sys.exit({too_old})
+code = os.path.expanduser(os.path.expandvars(sys.argv[1]))
+def is_ours():
+    try:
+        found = os.lstat(code)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+""".format(too_old=TOO_OLD)
+
+# The folder of the code, the program's name, and the folder that it works on: by this a take-over
+# of the lease knows what to end. Code of which a part is gone is no good, and goes.
+START = (
+    _FOLDER
+    + """\
+if not is_ours():
     sys.exit({missing})
+os.utime(code)
 sys.dont_write_bytecode = False
 sys.path[:] = [code] + [path for path in sys.path if path]
-from {package} import _program
-_program.main(sys.argv[2])
+try:
+    from {package} import _program
+    program = _program.load(sys.argv[2])
+except ImportError as error:
+    import shutil
+    shutil.rmtree(code, ignore_errors=True)
+    print(error, file=sys.stderr)
+    sys.exit({missing})
+_program.run(program)
 """.format(missing=MISSING, package=_PACKAGE)
+)
 
 # The folder of the code, which comes by standard input. Whoever is first wins; of other versions,
-# those go that nobody can be using any more.
-INSTALL = """\
-import json, os, shutil, sys, tempfile, time
-code = os.path.expanduser(sys.argv[1])
+# those go that nobody has used for a week.
+INSTALL = (
+    _FOLDER
+    + """\
+import json, shutil, tempfile, time
 parent, name = os.path.split(code)
 os.makedirs(parent, 0o700, exist_ok=True)
 draft = tempfile.mkdtemp(prefix=name + ".", dir=parent)
@@ -58,16 +83,20 @@ try:
     try:
         os.rename(draft, code)
     except OSError:
-        if not os.path.isdir(code) or os.stat(code).st_uid != os.geteuid():
+        if not is_ours():
             raise
 finally:
     shutil.rmtree(draft, ignore_errors=True)
 for other in os.listdir(parent):
     path = os.path.join(parent, other)
-    if other.startswith("{prefix}") and other != name:
-        if os.lstat(path).st_mtime < time.time() - 7 * 86400:
-            shutil.rmtree(path, ignore_errors=True)
+    try:
+        used = os.lstat(path).st_mtime
+    except OSError:
+        continue
+    if other.startswith("{prefix}") and other != name and used < time.time() - 7 * 86400:
+        shutil.rmtree(path, ignore_errors=True)
 """.format(prefix=PREFIX)
+)
 
 
 class Code(NamedTuple):
@@ -91,12 +120,16 @@ def code() -> Code:
     return Code(PREFIX + digest[:16], files)
 
 
-def main(name: str) -> None:
-    """Run the program of this name, as standard input says."""
+def load(name: str) -> ModuleType:
+    """The program of this name."""
+    return importlib.import_module("{0}._{1}".format(_PACKAGE, name))
+
+
+def run(program: ModuleType) -> None:
+    """Run a program as standard input says."""
     request = json.load(sys.stdin.buffer)
     params = request["params"]
     for option in request["paths"]:
         if params[option]:
             params[option] = os.path.expanduser(os.path.expandvars(params[option]))
-    program = importlib.import_module("{0}._{1}".format(_PACKAGE, name))
     json.dump(program.run(params, request["check"]), sys.stdout)

@@ -145,8 +145,8 @@ options:
   preview:
     description:
       - The preview, as the role C(ephemera.preview.plan) registers it, to start its data services
-        beside the builds, as soon as their images are here. Where it has any already they are left
-        alone, as the version that serves may be using them.
+        beside the builds, as soon as their images are here. Where it has any containers already,
+        they are left alone, as the version that serves may use them.
     type: dict
 """
 

@@ -116,37 +116,43 @@ class PreviewAction(ActionBase):
         params: dict[str, Any],
         task_vars: dict[str, Any],
         paths: Sequence[str] = (),
+        works_on: str = "",
     ) -> dict[str, Any]:
         """Run one of our programs on the host, and return its result; see ``_program``.
 
         :param paths: which of ``params`` are paths as people write them, with ``~``.
+        :param works_on: the preview's folder, where it would work against another run.
         """
         code = _program.code()
         folder = self.get_shell_option("remote_tmp", "~/.ansible/tmp") + "/" + code.name
         python = self._python(task_vars)
-        start = [python, "-c", _program.START, folder, name]
-        asked = json.dumps({"params": params, "paths": paths, "check": self._task.check_mode})
+        start = [python, "-c", _program.START, folder, name, works_on]
+        request = {"params": params, "paths": paths, "check": self._task.check_mode}
+        asked = json.dumps(request, default=str)
         ran = self.on_host(start, stdin=asked)
         if ran.rc == _program.MISSING:
             install = [python, "-c", _program.INSTALL, folder]
             ran = self.on_host(install, stdin=json.dumps(code.files))
             if ran.rc != 0:
                 raise AnsibleActionFail(
-                    f"The code of this collection could not be written to {folder}: "
-                    f"{_last_line(ran)} Check that there is space, and that ansible_remote_tmp is "
-                    "a folder of this user's."
+                    f"The code of this collection could not be written to {folder} "
+                    f"({_last_line(ran)}). Check that there is space, and that ansible_remote_tmp "
+                    "is a folder of this user's."
                 )
             ran = self.on_host(start, stdin=asked)
-        if ran.rc == 127:
+        if ran.rc in (127, _program.TOO_OLD):
+            why = "is older than 3.8" if ran.rc == _program.TOO_OLD else _last_line(ran)
             raise AnsibleActionFail(
-                f"The host has no {python}: {_last_line(ran)} Install Python 3.8 or newer there, "
-                "or let ansible_python_interpreter name the one to use."
+                f"{python} cannot be used on the host ({why}). Install Python 3.8 or newer "
+                "there, or let ansible_python_interpreter name the one to use."
             )
         try:
             result = dict(json.loads(_last_line(ran, err=False)))
         except ValueError:
+            what = self._task.action.rpartition(".")[2]
             raise AnsibleActionFail(
-                f"{name} ended with code {ran.rc} on the host: {_last_line(ran)}",
+                f"{what} ended with code {ran.rc} on the host ({_last_line(ran)}). This should "
+                "not happen: please report it.",
                 result={"module_stderr": ran.err},
             ) from None
         for sentence in result.pop("warnings", []):
@@ -204,13 +210,19 @@ class PreviewAction(ActionBase):
 
 
 class ProgramAction(PreviewAction):
-    """An action that only has its ``program`` run on the host."""
+    """An action that only has its ``program`` run on the host.
+
+    The option ``works_on`` is the preview's folder, where the program would work against another
+    run of the same preview.
+    """
 
     program = ""
+    works_on = ""
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         paths = [name for name, option in self.arguments.items() if option["type"] == "path"]
-        return self.run_program(self.program, arguments, task_vars, paths)
+        works_on = arguments[self.works_on] if self.works_on else ""
+        return self.run_program(self.program, arguments, task_vars, paths, works_on)
 
 
 def _last_line(ran: Ran, err: bool = True) -> str:

@@ -466,6 +466,29 @@ def test_what_containers_inherit(preview: Preview, instruction: str, sentence: s
         preview.build(text)
 
 
+@pytest.mark.parametrize(("interval", "begins"), [("5s", True), ("1ms", False)])
+def test_what_runs_beside_the_builds_waits_for_its_images(
+    preview: Preview, tmp_path: Path, interval: str, begins: bool
+) -> None:
+    data, began = f"{preview.name}-data:1", tmp_path / "began"
+    text = f"FROM {BASE}\nHEALTHCHECK --interval={interval} CMD true\n"
+    build = ["docker", "build", "--quiet", "--tag", data, "-"]
+    subprocess.run(build, input=text, text=True, check=True, capture_output=True)
+    command = _build.Meanwhile(["sh", "-c", f"cat >{began}; echo begun"], "told", ["db"], 10)
+    services = preview.service(), Wanted("db", data, "pull", {})
+    preview.write({"Dockerfile": f"FROM {BASE}\n"})
+    try:
+        if begins:
+            assert preview.make(*services, meanwhile=command).meanwhile == "begun\n"
+            assert began.read_text() == "told"
+        else:
+            with pytest.raises(BuildFailed, match="Interval is 0.001s"):
+                preview.make(*services, meanwhile=command)
+            assert not began.exists()
+    finally:
+        docker("image", "rm", "--force", data)
+
+
 # -- limits ---------------------------------------------------------------------------------------
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _apply
 
 PREVIEW = {
     "name": "shop-pr-42",
     "dir": "/state/previews/shop-pr-42",
+    "run": "5f3c",
     "settings": {"preview_verify_timeout": 30},
     "observed": {"containers": []},
     "services": [{"name": "db", "data": True}, {"name": "web", "data": False}],
@@ -25,16 +28,41 @@ Error response from daemon: no such host
 
 def words(start, **changes):
     """What Compose is told to do."""
-    return _apply.command({**PREVIEW, **changes}, start, check=False)[8:][12:]
+    return _apply.command({**PREVIEW, **changes}, start, check=False)[9:][12:]
 
 
 def test_new_data_services_start_beforehand_and_no_others():
     begun = _apply.beforehand(PREVIEW)
     assert begun[7] == "aside" and begun[begun.index("--file") + 1] == "-"
     assert begun[-2:] == ["--", "db"]
-    there = {"containers": [{"service": "db"}]}
-    assert _apply.beforehand({**PREVIEW, "observed": there}) == []
+    for oneoff, starts in ((True, begun), (False, [])):
+        there = {"containers": [{"service": "web", "oneoff": oneoff}]}
+        assert _apply.beforehand({**PREVIEW, "observed": there}) == starts
     assert _apply.beforehand({**PREVIEW, "services": PREVIEW["services"][1:]}) == []
+
+
+@pytest.mark.parametrize(
+    ("lease", "runs"), [("5f3c 1 up h 1 1\n", True), ("77aa 1 down h 1 1\n", False), ("", False)]
+)
+def test_what_starts_beforehand_needs_the_lease(tmp_path, lease, runs):
+    """A down may have taken the preview while its images were pulled."""
+    name = PREVIEW["name"]
+    folder = tmp_path / "previews" / name
+    for each in (folder, tmp_path / "leases"):
+        each.mkdir(parents=True)
+    if lease:
+        (tmp_path / "leases" / name).write_text(lease)
+    preview = {**PREVIEW, "dir": str(folder)}
+    argv = _apply.beforehand(preview)
+    script = argv[: argv.index("docker")]
+    call = ["sh", "-c", 'cat; echo here >"$0"', str(tmp_path / "ran")]
+    ran = subprocess.run(
+        [*script, *call], input="services: {}\n", text=True, capture_output=True, check=False
+    )
+    assert (ran.returncode == 0, (tmp_path / "ran").exists()) == (runs, runs)
+    if runs:
+        assert "services: {}" in ran.stdout
+    assert not list(folder.iterdir())
 
 
 def test_only_what_is_wanted_is_started():

@@ -9,8 +9,10 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,38 @@ def test_the_programs_are_those_that_actions_ask_for() -> None:
     assert asked == set(PROGRAMS)
 
 
+def test_code_of_which_a_part_is_gone_is_sent_again(folder: str) -> None:
+    lost = next(Path(folder).rglob("_source.py"))
+    lost.unlink()
+    assert run(_program.START, folder, "source").returncode == _program.MISSING
+    assert run(_program.INSTALL, folder, stdin=_program.code().files).returncode == 0
+    assert lost.exists()
+
+
+def test_many_can_bring_it_at_once(tmp_path: Path) -> None:
+    code = _program.code()
+    argv = [sys.executable, "-c", _program.INSTALL, str(tmp_path / code.name)]
+    for _again in range(3):
+        shutil.rmtree(tmp_path / code.name, ignore_errors=True)
+        at_once = [subprocess.Popen(argv, stdin=subprocess.PIPE, text=True) for _one in range(6)]
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(lambda each: each.communicate(json.dumps(code.files)), at_once))
+        assert [each.returncode for each in at_once] == [0] * 6
+        assert [path.name for path in tmp_path.iterdir()] == [code.name]
+
+
+def test_a_folder_may_be_named_by_variables(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = "$HOME/" + _program.code().name
+    assert run(_program.INSTALL, folder, stdin=_program.code().files).returncode == 0
+    assert (tmp_path / _program.code().name).is_dir()
+
+
+def test_a_link_to_code_is_none(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    assert run(_program.START, str(tmp_path / "link"), "source").returncode == _program.MISSING
+
+
 def test_whoever_comes_second_keeps_what_is_there(folder: str) -> None:
     marker = Path(folder) / "marker"
     marker.touch()
@@ -92,6 +126,10 @@ def test_whoever_comes_second_keeps_what_is_there(folder: str) -> None:
 
 
 def test_code_that_nobody_uses_any_more_goes(folder: str) -> None:
+    os.utime(folder, (0, 0))
+    asked = {"params": {"name": "/"}, "paths": [], "check": True}
+    run(_program.START, folder, "route_file", stdin=asked)
+    assert os.stat(folder).st_mtime > 0, "it is in use"
     parent = Path(folder).parent
     old, recent, others = (parent / n for n in (_program.PREFIX + "a", _program.PREFIX + "b", "c"))
     for path in (old, recent, others):
