@@ -11,7 +11,7 @@ from pathlib import Path
 from conftest import ROOT, docker
 
 
-def test_what_a_killed_run_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+def test_what_an_earlier_run_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
     kept, left = (f"{word}-{uuid.uuid4().hex[:8]}" for word in ("kept", "left"))
 
     def leftovers(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +30,7 @@ def test_what_a_killed_run_left_is_swept_and_nothing_else(tmp_path: Path) -> Non
         assert leftovers("run", "sh", "-c", make).returncode == -signal.SIGKILL
         refused = leftovers("run", "true")
         assert refused.returncode == 1
-        assert "a run that was killed may have left things on this engine" in refused.stderr
+        assert "an earlier run may have left things on this engine" in refused.stderr
         swept = leftovers("sweep")
         assert swept.returncode == 0, swept.stderr
         assert f"removing network {left}" in swept.stderr
@@ -41,6 +41,8 @@ def test_what_a_killed_run_left_is_swept_and_nothing_else(tmp_path: Path) -> Non
         assert leftovers("run", "true").returncode == 0
         failed = leftovers("run", "docker", "volume", "create", left)
         assert (failed.returncode, f"volume {left}" in failed.stderr) == (1, True)
+        assert leftovers("sweep").returncode == 0
+        assert left not in docker("volume", "ls", "--quiet").splitlines()
     finally:
         docker("network", "rm", kept, left, check=False)
         docker("volume", "rm", "--force", left, check=False)
