@@ -55,7 +55,7 @@ class ActionModule(ProgramAction):
         arguments["meanwhile"] = argv and {
             "argv": argv,
             "stdin": Path(preview["project_file"]).read_text(encoding="utf-8"),
-            "services": [s["name"] for s in preview["services"] if s["data"]],
+            "services": _apply.data_services(preview),
             "timeout": 2 * preview["settings"]["preview_verify_timeout"],
         }
         result = super().act(arguments, task_vars)

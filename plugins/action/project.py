@@ -32,9 +32,10 @@ class ActionModule(PreviewAction):
                 "Check that there is space, and that the folder of preview_state_dir can be "
                 "written there."
             )
-        applied = _apply.parse(ran.out, self.secrets(preview, task_vars))
         if arguments["applied"]:
             applied = _apply.Applied(**arguments["applied"])
+        else:
+            applied = _apply.parse(ran.out, self.secrets(preview, task_vars))
         result = {"changed": applied.changed, "path": path}
         if applied.failed:
             why = "could not start every service"

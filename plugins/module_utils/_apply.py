@@ -60,7 +60,7 @@ def command(preview: Mapping[str, Any], start: str, check: bool) -> List[str]:
     :param start: ``data``, ``all`` or ``none``.
     """
     argv = _script(preview, "check" if check else "write")
-    wanted = [s["name"] for s in preview["services"] if start == "all" or s["data"]]
+    wanted = preview["services"] if start == "all" else data_services(preview)
     if not wanted or start == "none":
         return argv
     argv += [*compose(preview, "plain"), *_UP]
@@ -74,10 +74,15 @@ def beforehand(preview: Mapping[str, Any]) -> List[str]:
     Empty where there are none, or where any service is there: one that serves may be using a data
     service, or its volume, also by another name.
     """
-    data = [s["name"] for s in preview["services"] if s["data"]]
+    data = data_services(preview)
     if not data or any(not c["oneoff"] for c in preview["observed"]["containers"]):
         return []
     return [*_script(preview, "aside"), *compose(preview, "plain", "-"), *_UP, "--", *data]
+
+
+def data_services(preview: Mapping[str, Any]) -> List[str]:
+    """Their names: databases, caches, queues."""
+    return [service["name"] for service in preview["services"] if service["data"]]
 
 
 _UP = ("up", "--detach", "--no-build", "--quiet-pull")

@@ -11,8 +11,7 @@ import os
 import re
 from typing import Any, Dict, List, Mapping, NamedTuple
 
-from ansible_collections.ephemera.preview.plugins.module_utils import _route
-from ansible_collections.ephemera.preview.plugins.module_utils._run import limited
+from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _route, _run
 
 # Traefik reads .yaml, and ignores .json; what is being written ends in neither.
 SUFFIX = ".yaml"
@@ -32,7 +31,7 @@ def run(params: Mapping[str, Any], check: bool) -> Dict[str, Any]:
     """The program of the module ``route``, whose options ``params`` are."""
     try:
         return Route(params, check).run()
-    except RouteFailed as failed:
+    except (RouteFailed, _docker.EngineError) as failed:
         return {"failed": True, "msg": str(failed)}
 
 
@@ -166,13 +165,10 @@ class Route:
 
     def docker(self, *arguments: str) -> str:
         call = ["docker", *arguments]
-        ended = limited(call, env=dict(os.environ), cwd="/", seconds=ANSWER)
-        out, err = ended.out.decode("utf-8", "replace"), ended.err
-        if ended.timed_out:
-            err += "the engine did not answer within {0} s".format(ANSWER)
-        if ended.rc:
-            raise RouteFailed("{0}: {1}".format(" ".join(call), (err or out).strip()))
-        return out
+        ran = _run.engine(call, ANSWER)
+        if ran.rc:
+            raise RouteFailed("{0}: {1}".format(" ".join(call), (ran.err or ran.out).strip()))
+        return ran.out
 
 
 def shown(text: str) -> str:

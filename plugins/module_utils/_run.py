@@ -13,6 +13,8 @@ import tempfile
 import time
 from typing import IO, Callable, Dict, NamedTuple, Optional, Sequence
 
+from ansible_collections.ephemera.preview.plugins.module_utils._docker import EngineError, Ran
+
 
 class Ended(NamedTuple):
     """How a command ended. `timed_out`: the deadline killed it, with all that it had started.
@@ -81,6 +83,23 @@ def limited(
             why == _DEADLINE,
             "" if why == _DEADLINE else why,
         )
+
+
+SAID = 64 << 20  # bytes
+
+
+def engine(argv: Sequence[str], seconds: float) -> Ran:
+    """Ask the engine, by its client in this user's environment: the whole answer, or an error.
+
+    Raises EngineError where the answer is too long: of what is cut, nobody can tell what it was.
+    """
+    ended = limited(argv, env=dict(os.environ), cwd="/", seconds=seconds, keep=SAID)
+    if len(ended.out) >= SAID:
+        raise EngineError("what the host holds takes more than {0} MiB to say.".format(SAID >> 20))
+    err = ended.err
+    if ended.timed_out:
+        err += "the engine did not answer within {0:g} s".format(seconds)
+    return Ran(ended.rc, ended.out.decode("utf-8", "replace"), err)
 
 
 _DEADLINE = "deadline"

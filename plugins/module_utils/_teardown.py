@@ -14,12 +14,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _names
-from ansible_collections.ephemera.preview.plugins.module_utils._run import limited
+from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _names, _run
 
 AT_ONCE = 4
 ANSWER = 300  # seconds for one engine call; a container alone may take 10 to be killed
-SAID = 64 << 20  # bytes
 # What `history rm` says of a record that the builder's own limits have ended, and old buildx of it.
 NO_RECORD = re.compile(
     r'lease "ref_\w+": not found|\d+ errors occurred:|unknown command: "history"'
@@ -97,15 +95,7 @@ class Teardown:
         self.uncleaned: List[str] = []
 
     def run(self, argv: Sequence[str]) -> _docker.Ran:
-        ended = limited(list(argv), env=dict(os.environ), cwd="/", seconds=ANSWER, keep=SAID)
-        if len(ended.out) >= SAID:  # of which the beginning is cut off
-            raise _docker.EngineError(
-                "what the host holds takes more than {0} MiB to say.".format(SAID >> 20)
-            )
-        err = ended.err
-        if ended.timed_out:
-            err += "the engine did not answer within {0} s".format(ANSWER)
-        return _docker.Ran(ended.rc, ended.out.decode("utf-8", "replace"), err)
+        return _run.engine(argv, ANSWER)
 
     def observe(self) -> Tuple[Seen, List[str], Optional[Seen]]:
         seen = _docker.observe(self.run, self.state_dir, self.name)

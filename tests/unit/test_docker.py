@@ -183,3 +183,15 @@ def test_the_gateways_subnet_and_the_firewall_are_read():
     assert seen["firewall"].rules == {4: ["-A DOCKER-USER -j EPHEMERA-PREVIEW"]}
     assert seen["firewall"].said is None
     assert parse("nofirewall\tno root")["firewall"].said == "no root"
+
+
+def test_when_volumes_were_made_or_why_that_is_not_known():
+    def births(*ran):
+        return _docker.births(lambda argv: _docker.Ran(*ran), ["a_data", "a_gone"])
+
+    missing = "Error response from daemon: get a_gone: no such volume\n"
+    assert births(1, "a_data\t2026-11-21T10:00:00Z\n", missing) == {
+        "a_data": "2026-11-21T10:00:00Z"
+    }
+    with pytest.raises(_docker.EngineError, match="Cannot connect"):
+        births(1, "", "Cannot connect to the Docker daemon")

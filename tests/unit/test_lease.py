@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -115,8 +116,10 @@ def test_of_many_at_once_one_gets_it(act):
 
 def test_taking_over_ends_what_the_other_run_left_working(act, tmp_path):
     folder = f"{tmp_path}/previews/shop-pr-1"
-    # As a build has it, as Compose has it, a neighbour's, and a person who looks at a file.
+    # As a build has it, as Compose and a program of ours have it, a neighbour's, and a person who
+    # looks at a file.
     commands = [
+        [sys.executable, "-c", "import time; time.sleep(60)", "code", "build", folder],
         ["timeout", "60", "sh", "-c", "sleep 60", f"{folder}/source/api"],
         ["timeout", "60", "sh", "-c", "sleep 60", f"--project-directory={folder}"],
         ["timeout", "60", "sh", "-c", "sleep 60", f"{folder}2"],
@@ -126,8 +129,8 @@ def test_taking_over_ends_what_the_other_run_left_working(act, tmp_path):
     try:
         act("take", "a", seconds=0)
         act("take", "b")
-        assert [process.wait(timeout=10) for process in running[:2]] == [-9, -9]
-        assert [process.poll() for process in running[2:]] == [None, None]
+        assert [process.wait(timeout=10) for process in running[:3]] == [-9, -9, -9]
+        assert [process.poll() for process in running[3:]] == [None, None]
     finally:
         for process in running:
             with contextlib.suppress(ProcessLookupError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.ephemera.preview.plugins.module_utils import _docker
+from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _run
 from ansible_collections.ephemera.preview.plugins.module_utils import _teardown as teardown
 
 
@@ -65,7 +65,7 @@ def test_a_named_builder_keeps_the_builds_of_all(tmp_path, monkeypatch):
 
 def test_what_is_said_is_read_whole_or_not_at_all(monkeypatch):
     """Cut, it would show nothing of what was there, and that nothing is left."""
-    monkeypatch.setattr(teardown, "SAID", 1000)
+    monkeypatch.setattr(_run, "SAID", 1000)
     work = teardown.Teardown({"name": "shop-pr-1", "state_dir": "/state"})
     assert len(work.run(["printf", "%0999d", "1"]).out) == 999
     with pytest.raises(_docker.EngineError, match="MiB"):
