@@ -20,7 +20,6 @@ from ansible_collections.ephemera.preview.plugins.plugin_utils._base import Prev
 class ActionModule(PreviewAction):
     arguments = {
         "preview": {"type": "dict", "required": True},
-        "progress": {"type": "dict", "default": {}},
         "outcome": {
             "type": "str",
             "choices": ["ready", "failed", "removed", "removable", "unchanged", "planned"],
@@ -32,17 +31,19 @@ class ActionModule(PreviewAction):
     }
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        preview, progress, outcome = (arguments[k] for k in ("preview", "progress", "outcome"))
+        preview, outcome = arguments["preview"], arguments["outcome"]
+        # What a run with nothing to do has not begun, it need not read.
+        record = {} if outcome == "unchanged" else _recorded(preview)
         settings = self.settings(task_vars)
         report = _announce.report(
-            preview, progress, outcome, arguments["failure"], now=int(time.time())
+            preview, record, outcome, arguments["failure"], now=int(time.time())
         )
         report["notes"] += [_announce.harmless(note) for note in arguments["notes"]]
         # Only what others have said can hold a secret; a name that happens to be one stays a name.
         secrets = _identity.secret_values(preview, settings)
         report.update({key: redact(report[key], secrets) for key in ("failure", "notes")})
-        if not self._task.check_mode:
-            self._close(arguments, report)
+        if not self.check_mode:
+            self._close(arguments, record, report)
             _write(report, settings)
         said = _announce.lines(report)
         show(said)
@@ -67,15 +68,17 @@ class ActionModule(PreviewAction):
             }
         return result
 
-    def _close(self, arguments: dict[str, Any], report: dict[str, Any]) -> None:
+    def _close(
+        self, arguments: dict[str, Any], record: dict[str, Any], report: dict[str, Any]
+    ) -> None:
         """Write what is now deployed, then let the lease go."""
-        preview, progress = arguments["preview"], arguments["progress"]
-        if not progress.get("stages"):
+        preview = arguments["preview"]
+        if not record:
             return
         if _is_nothing_yet(preview, report):
             self.on_host(_lease.command("forget", preview, "up", 0))
             return
-        state = dict(progress["state"], status=report["outcome"], **arguments["state"])
+        state = dict(record["state"], status=report["outcome"], **arguments["state"])
         if report["outcome"] == "failed":
             state["failure"] = report["failure"]
         if report["outcome"] != "removed":
@@ -86,6 +89,12 @@ class ActionModule(PreviewAction):
                 if report["outcome"] != "failed":
                     raise
         self.on_host(_lease.command("drop", preview, "up", 0))
+
+
+def _recorded(preview: dict[str, Any]) -> dict[str, Any]:
+    from ansible_collections.ephemera.preview.plugins.plugin_utils import _stage
+
+    return _stage.record(preview)
 
 
 def _is_nothing_yet(preview: dict[str, Any], report: dict[str, Any]) -> bool:

@@ -47,10 +47,12 @@ class ActionModule(ProgramAction):
         "disk": {"type": "int", "default": 20},
         "builder": TEXT,
         "preview": {"type": "dict"},
+        "stage": _arguments.STAGE,
     }
+    required_by = {"stage": ("preview",)}
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        preview = arguments.pop("preview")
+        preview = arguments["preview"]
         argv = _apply.beforehand(preview) if preview else []
         arguments["meanwhile"] = argv and {
             "argv": argv,

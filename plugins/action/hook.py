@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.ephemera.preview.plugins.module_utils._arguments import HOOKS
+from ansible_collections.ephemera.preview.plugins.module_utils._arguments import HOOKS, STAGE
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
 
@@ -19,12 +19,13 @@ class ActionModule(PreviewAction):
             "required": True,
         },
         "preview": {"type": "dict", "required": True},
+        "stage": STAGE,
     }
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         preview, hook = arguments["preview"], arguments["name"]
-        wanted = _wanted(preview, hook)
-        if wanted and not self._task.check_mode:
+        wanted = [] if arguments["stage"] == "seed" and _seeded(preview) else _wanted(preview, hook)
+        if wanted and not self.check_mode:
             secrets = self.secrets(preview, task_vars)
             for service, wish in wanted:
                 self._run(preview, hook, service, wish, secrets)
@@ -51,6 +52,14 @@ class ActionModule(PreviewAction):
         data = [s["name"] for s in preview.get("services", []) if s["data"]]
         failed = _diagnose.hook_failed(hook, service, wish["timeout"], ran.out, secrets, data)
         raise AnsibleActionFail(failed.sentence, result={"log": failed.log, "service": service})
+
+
+def _seeded(preview: dict[str, Any]) -> bool:
+    """Whether the data that is there was seeded already."""
+    from ansible_collections.ephemera.preview.plugins.plugin_utils import _stage
+
+    known = _stage.record(preview)
+    return bool(known["state"].get("seeded") == known["seed_mark"])
 
 
 def _wanted(preview: dict[str, Any], hook: str) -> list[tuple[str, dict[str, Any]]]:

@@ -11,7 +11,12 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
-from ansible_collections.ephemera.preview.plugins.module_utils import _identity, _plan, _route
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _arguments,
+    _identity,
+    _plan,
+    _route,
+)
 from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
@@ -20,6 +25,7 @@ class ActionModule(PreviewAction):
     arguments = {
         "preview": {"type": "dict", "required": True},
         "source": {"type": "dict", "required": True},
+        "stage": _arguments.STAGE,
     }
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.ephemera.preview.plugins.module_utils import _apply
+from ansible_collections.ephemera.preview.plugins.module_utils import _apply, _arguments
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
 
@@ -17,13 +17,14 @@ class ActionModule(PreviewAction):
         "preview": {"type": "dict", "required": True},
         "start": {"type": "str", "choices": ["data", "all"], "required": True},
         "applied": {"type": "dict", "default": {}},
+        "stage": _arguments.STAGE,
     }
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         preview = arguments["preview"]
         text = Path(preview["project_file"]).read_text(encoding="utf-8")
         start = "none" if arguments["applied"] else arguments["start"]
-        argv = _apply.command(preview, start, self._task.check_mode)
+        argv = _apply.command(preview, start, self.check_mode)
         ran = self.on_host(argv, stdin=text)
         path = _apply.path(preview)
         if ran.rc != 0:

@@ -65,7 +65,7 @@ class ActionModule(PreviewAction):
                 "Say what to run and where, for instance -e preview_service=web "
                 """-e '{"preview_command": ["python", "--version"]}'."""
             )
-        if self._task.check_mode:
+        if self.check_mode:
             return _shown([f"would run in {service}: {shlex.join(command)}"], changed=True)
         ran = self.on_host([*compose, "exec", "--no-TTY", service, *command])
         lines = _said(ran.out + ran.err, preview, settings)

@@ -20,5 +20,8 @@ class ActionModule(ProgramAction):
         "ref": {"type": "str"},
         "timeout": {"type": "int", "default": 300},
         "max_size": {"type": "int", "default": 2048},
+        "preview": {"type": "dict"},
+        "stage": _arguments.STAGE,
     }
     required_one_of = (("url", "checkout"),)
+    required_by = {"stage": ("preview",)}

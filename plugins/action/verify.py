@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _arguments,
     _diagnose,
     _docker,
     _drift,
@@ -27,10 +28,11 @@ class ActionModule(PreviewAction):
         "preview": {"type": "dict", "required": True},
         "only": {"type": "str", "choices": ["all", "data"], "default": "all"},
         "failure": {"type": "dict", "default": {}},
+        "stage": _arguments.STAGE,
     }
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        if self._task.check_mode:
+        if self.check_mode:
             return {"changed": False, "skipped": True, "msg": "There is nothing to verify yet."}
         preview, whole = arguments["preview"], arguments["only"] == "all"
         settings = self.settings(task_vars)

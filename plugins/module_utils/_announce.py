@@ -24,7 +24,7 @@ def harmless(text: str) -> str:
 
 def report(
     preview: Mapping[str, Any],
-    progress: Mapping[str, Any],
+    record: Mapping[str, Any],
     outcome: str,
     failure: Mapping[str, Any],
     now: int,
@@ -35,7 +35,7 @@ def report(
     """
     stages = [
         {"name": s["name"], "seconds": s.get("end", now) - s["start"]}
-        for s in progress.get("stages", [])
+        for s in record.get("stages", [])
     ]
     told = None
     if outcome == "failed":

@@ -38,6 +38,14 @@ SIZES: Tuple[str, ...] = ("small", "medium", "large")
 HOOKS: Tuple[str, ...] = ("migrate", "seed", "after_deploy", "before_down")
 """What a service may wish to have run in a container of its own, and when."""
 
+STAGES: Tuple[str, ...] = (
+    "teardown", "source", "plan", "build", "database", "migrate", "seed", "deploy", "verify",
+)  # fmt: skip
+"""The stages of a run."""
+
+STAGE: Dict[str, Any] = {"type": "str", "choices": list(STAGES)}
+"""The stage that a task begins. The doc fragment ``stage`` describes it."""
+
 DEFINITION: Dict[str, Dict[str, Any]] = {
     "path": {"type": "path", "required": True},
     "file": {"type": "str"},

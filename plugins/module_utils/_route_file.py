@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import re
-from typing import Any, Dict, List, Mapping, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _route, _run
 
@@ -131,13 +132,14 @@ class Route:
 
     def attach(self, edge: Dict[str, Any]) -> bool:
         """Make the network, and attach who belongs there. True when that is a change."""
+        listed, networks = self.side_by_side(
+            ["ps", "--all", "--no-trunc", "--format", LISTED],
+            ["network", "ls", "--format", "{{.Name}}"],
+        )
         containers = [
-            Container(ident, name, networks.split(","), project, service, oneoff == "True")
-            for ident, name, networks, project, service, oneoff in (
-                line.split("\t")
-                for line in self.docker(
-                    "ps", "--all", "--no-trunc", "--format", LISTED
-                ).splitlines()
+            Container(ident, name, on.split(","), project, service, oneoff == "True")
+            for ident, name, on, project, service, oneoff in (
+                line.split("\t") for line in listed.splitlines()
             )
         ]
         gateway = [c for c in containers if c.name == self.params["gateway"]]
@@ -151,17 +153,23 @@ class Route:
             if c.project == self.name and not c.oneoff and c.service in edge["aliases"]
         ]
         missing = [c for c in gateway + exposed if edge["name"] not in c.networks]
-        there = self.docker("network", "ls", "--format", "{{.Name}}").splitlines()
-        made = edge["name"] not in there
+        made = edge["name"] not in networks.splitlines()
         if made and not self.check:
             bridge = "com.docker.network.bridge.name=" + edge["bridge"]
             labels = ["--label={0}={1}".format(*label) for label in sorted(edge["labels"].items())]
             options = ["--driver=bridge", "--internal", "--opt", bridge, *labels]
             self.docker("network", "create", *options, "--subnet", edge["subnet"], edge["name"])
+        connects = []
         for container in missing if not self.check else []:
             named = ["--alias", edge["aliases"][container.service]] if container in exposed else []
-            self.docker("network", "connect", *named, edge["name"], container.id)
+            connects.append(["network", "connect", *named, edge["name"], container.id])
+        self.side_by_side(*connects)
         return made or bool(missing)
+
+    def side_by_side(self, *calls: Sequence[str]) -> List[str]:
+        """What each of these calls of the engine says."""
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            return list(pool.map(lambda call: self.docker(*call), calls))
 
     def docker(self, *arguments: str) -> str:
         call = ["docker", *arguments]

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import select
 import signal
 import subprocess
 import tempfile
@@ -62,20 +64,23 @@ def limited(
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     # Files, not pipes: what a server sends as "remote: …" must not fill our memory.
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with contextlib.ExitStack() as files:
+        given, out, err = (files.enter_context(tempfile.TemporaryFile()) for dummy in range(3))
+        given.write(stdin)
+        given.seek(0)
         # AnsibleModule.run_command knows no limits.
         with subprocess.Popen(  # pylint: disable=ansible-bad-function
             list(argv),
             env=env,
             cwd=cwd,
-            stdin=subprocess.PIPE,
+            stdin=given,
             stdout=out,
             stderr=err,
             pass_fds=tuple(pass_fds),
             preexec_fn=prepare,
             start_new_session=True,
         ) as process:
-            why = _wait(process, stdin, time.monotonic() + seconds, grace, watch)
+            why = _wait(process, time.monotonic() + seconds, grace, watch)
         return Ended(
             process.returncode,
             _tail(out, keep),
@@ -107,32 +112,47 @@ _DEADLINE = "deadline"
 
 def _wait(
     process: subprocess.Popen[bytes],
-    stdin: bytes,
     deadline: float,
     grace: float,
     watch: Callable[[], str],
 ) -> str:
     """Wait for the end of the process, or end it. Why it was ended, "" when it ended by itself."""
-    why, given = "", stdin or None
+    why = ""
     try:
         while not why:
             left = deadline - grace - time.monotonic()
-            try:
-                process.communicate(given, timeout=min(max(left, 0.0), 1.0))
+            if _ends_within(process, min(max(left, 0.0), 1.0)):
                 break
-            except subprocess.TimeoutExpired:
-                given = None
-                why = watch() or (_DEADLINE if left <= 1 else "")
+            why = watch() or (_DEADLINE if left <= 1 else "")
         if why and grace:
             _signal_group(process.pid, signal.SIGINT)
-            process.wait(grace)
-    except subprocess.TimeoutExpired:
-        pass
+            _ends_within(process, grace)
     finally:
         # Also after a good end: nothing that it started may outlive it.
         _signal_group(process.pid, signal.SIGKILL)
         process.wait()
     return why
+
+
+def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether the process ends by itself in that time; returns as soon as it does.
+
+    Popen.wait with a timeout sleeps between looks, up to 50 ms too long.
+    """
+    try:
+        process_fd = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):  # Python 3.8, Linux before 5.3
+        try:
+            process.wait(seconds)
+            return True
+        except subprocess.TimeoutExpired:
+            return False
+    try:
+        poll = select.poll()
+        poll.register(process_fd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(process_fd)
 
 
 def _signal_group(group: int, number: int) -> None:

@@ -197,8 +197,7 @@ def export(dest: str, commit: str, origin: Origin, limits: Limits, keep: str = "
     work = tempfile.mkdtemp(prefix=".source-", dir=dest)
     try:
         git = _Git(work, os.path.join(work, "source.git"), scheme, origin, commit, limits)
-        git.prepare(git_dir)
-        if not git.has(commit):
+        if not (git.prepare(git_dir) and git.has(commit)):
             git.fetch()
         tree, missing = git.check_tree()
         files = git.write_files()
@@ -335,15 +334,16 @@ class _Git:
 
     # -- the bare repository ------------------------------------------------------------------
 
-    def prepare(self, kept: str) -> None:
-        """A bare repository to fetch into, with what an earlier run fetched into `kept`."""
+    def prepare(self, kept: str) -> bool:
+        """A bare repository to fetch into. Whether it has what an earlier run fetched to `kept`."""
         packs = os.path.join(kept, "objects", "pack")
         if os.path.isdir(packs) and len(os.listdir(packs)) < 3 * FETCHES:
             # Git replaces files and never writes into them, so links do for a copy.
             shutil.copytree(kept, self.git_dir, copy_function=os.link)
             _remove(os.path.join(self.git_dir, "exported"))
-        else:
-            self._init(self.git_dir)
+            return True
+        self._init(self.git_dir)
+        return False
 
     def _init(self, git_dir: str) -> None:
         self.must("init", "--quiet", "--bare", "--template=", git_dir=git_dir)
@@ -360,21 +360,19 @@ class _Git:
     # -- fetching -----------------------------------------------------------------------------
 
     def fetch(self) -> None:
-        if self.origin.checkout:
-            self._fetch_checkout(self.origin.checkout)
+        origin = self.origin
+        if origin.checkout:
+            self._fetch_checkout(origin.checkout)
         else:
-            self._fetch_url(self.origin.url or "", self.origin.ref)
-        if not self.has(self.commit):
-            raise SourceRefused("{0} sent no commit {1}.".format(self.where, self.commit))
-
-    def _fetch_url(self, url: str, ref: Optional[str]) -> None:
-        if ref is None:
-            self._transfer(url, self.commit, 1)
-            return
-        self._transfer(url, ref, 1)
+            self._transfer(origin.url or "", origin.ref or self.commit, 1)
         if self._commit_at(REF) == self.commit:
             return
-        # Moved on since the event, or pushed away by force? Its history tells.
+        if origin.checkout or not origin.ref:
+            raise SourceRefused("{0} sent no commit {1}.".format(self.where, self.commit))
+        self._fetch_history(origin.url or "", origin.ref)
+
+    def _fetch_history(self, url: str, ref: str) -> None:
+        """Moved on since the event, or pushed away by force? The history of the ref tells."""
         self._transfer(url, ref, HISTORY)
         head = self._commit_at(REF)
         if not self.has(self.commit):

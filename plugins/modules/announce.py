@@ -23,10 +23,6 @@ options:
     description: The preview, as the role C(ephemera.preview.plan) registers it.
     type: dict
     required: true
-  progress:
-    description: What the last M(ephemera.preview.stage) task of this run returned.
-    type: dict
-    default: {}
   outcome:
     description: What became of the run.
     type: str
@@ -53,7 +49,6 @@ EXAMPLES = r"""
 - name: Say that it is ready
   ephemera.preview.announce:
     preview: "{{ plan_preview }}"
-    progress: "{{ preview_progress }}"
     outcome: ready
 """
 

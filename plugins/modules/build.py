@@ -22,6 +22,7 @@ description:
     without a time limit, a login of its own, a source policy or a cgroup.
 author: ephemera.preview contributors (@ephemera-preview)
 extends_documentation_fragment:
+  - ephemera.preview.stage
   - ansible.builtin.action_common_attributes
   - ephemera.preview.proxy
 attributes:

@@ -16,6 +16,8 @@ description:
   - >-
     Runs what the definition wishes under C(x-preview) in a container of its own of that service,
     and ends it at its timeout.
+extends_documentation_fragment:
+  - ephemera.preview.stage
 options:
   name:
     description: Which of the wishes.

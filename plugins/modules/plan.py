@@ -19,6 +19,8 @@ description:
   - >-
     What may hold a secret (the Compose project) is kept in a file of this run on the controller,
     never in a variable.
+extends_documentation_fragment:
+  - ephemera.preview.stage
 options:
   preview:
     description: The preview, as the role C(ephemera.preview.plan) registers it.

@@ -22,6 +22,8 @@ description:
     It never shows what it writes, and passes it through no argument. What Compose says is shown
     without secrets, and only where it failed.
   - In check mode it tells whether the project differs from the one that was written last.
+extends_documentation_fragment:
+  - ephemera.preview.stage
 options:
   preview:
     description: The preview, as the role C(ephemera.preview.plan) registers it.

@@ -20,6 +20,7 @@ description:
   - Needs C(git) 2.32 or newer, for C(ssh) addresses an OpenSSH client too.
 author: ephemera.preview contributors (@ephemera-preview)
 extends_documentation_fragment:
+  - ephemera.preview.stage
   - ansible.builtin.action_common_attributes
   - ephemera.preview.proxy
   - ephemera.preview.repository
@@ -48,6 +49,9 @@ options:
     description: A commit whose files stay there too. Those of other commits go.
     type: str
     default: ""
+  preview:
+    description: The preview, as the role C(ephemera.preview.plan) registers it, for O(stage).
+    type: dict
   url:
     description:
       - Where the repository is. C(https://), C(ssh://), C(user@host:path) or the absolute path of a

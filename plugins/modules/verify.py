@@ -21,6 +21,8 @@ description:
   - >-
     When it does not answer at its public name, asks its gateway on its own host as well, so that
     DNS and firewalls are told from the app.
+extends_documentation_fragment:
+  - ephemera.preview.stage
 options:
   preview:
     description: The preview, as the role C(ephemera.preview.plan) registers it.

@@ -29,7 +29,7 @@ DISCOVERED = "discovered_interpreter_python"
 """The fact that Ansible keeps of a host's interpreter."""
 
 # Ours, but made by the playbooks, not set by anybody.
-NOT_SETTINGS = frozenset({"preview_apps", "preview_progress", "preview_build"})
+NOT_SETTINGS = frozenset({"preview_apps", "preview_build"})
 
 
 def show(lines: Iterable[str]) -> None:
@@ -60,6 +60,11 @@ class PreviewAction(ActionBase):
             spec, required_one_of=self.required_one_of, required_by=self.required_by
         )
         try:
+            if arguments.get("stage"):
+                # Not read by a run with nothing to do: Ansible compiles it anew each time.
+                from ansible_collections.ephemera.preview.plugins.plugin_utils import _stage
+
+                _stage.begin(self, arguments["preview"], arguments["stage"])
             outcome = self.act(arguments, task_vars or {})
         except AnsibleActionFail as failure:
             outcome = dict(failure.result, failed=True, changed=False, msg=str(failure))
@@ -83,6 +88,11 @@ class PreviewAction(ActionBase):
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Do the work and return the task's result."""
         raise NotImplementedError
+
+    @property
+    def check_mode(self) -> bool:
+        """Whether nothing may be changed."""
+        return bool(self._task.check_mode)
 
     def settings(self, task_vars: dict[str, Any], required: Iterable[str] = ()) -> dict[str, Any]:
         """Every ``preview_*`` variable of the play, checked and completed by the schema."""
@@ -127,7 +137,7 @@ class PreviewAction(ActionBase):
         folder = self.get_shell_option("remote_tmp", "~/.ansible/tmp") + "/" + code.name
         python = self._python(task_vars)
         start = [python, "-c", _program.START, folder, name, works_on]
-        request = {"params": params, "paths": paths, "check": self._task.check_mode}
+        request = {"params": params, "paths": paths, "check": self.check_mode}
         asked = json.dumps(request, default=str)
         ran = self.on_host(start, stdin=asked)
         if ran.rc == _program.MISSING:
@@ -222,7 +232,8 @@ class ProgramAction(PreviewAction):
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         paths = [name for name, option in self.arguments.items() if option["type"] == "path"]
         works_on = arguments[self.works_on] if self.works_on else ""
-        return self.run_program(self.program, arguments, task_vars, paths, works_on)
+        params = {k: v for k, v in arguments.items() if k not in ("stage", "preview")}
+        return self.run_program(self.program, params, task_vars, paths, works_on)
 
 
 def _last_line(ran: Ran, err: bool = True) -> str:
