@@ -67,7 +67,7 @@ class ActionModule(PreviewAction):
     ) -> tuple[_diagnose.Scene, _diagnose.Finding] | None:
         """Until all is well, or will not be: then what was last seen, and what is wrong."""
         end = time.monotonic() + settings["preview_verify_timeout"]
-        patience = _diagnose.Patience()
+        patience, pause = _diagnose.Patience(), _diagnose.POLL / 8
         ask = _Ask(settings)
         endpoints = {s["name"]: _diagnose.Endpoint(s) for s in scene.services if s["expose"]}
         scene = scene._replace(endpoints=endpoints)
@@ -80,7 +80,8 @@ class ActionModule(PreviewAction):
             spent = patience.spent(findings, now)
             if spent or now >= end:
                 return scene, spent or findings[0]
-            time.sleep(min(_diagnose.POLL, end - now))
+            time.sleep(min(pause, end - now))
+            pause = min(2 * pause, _diagnose.POLL)
             scene = scene._replace(containers=self._look(preview, secrets))
 
     def _look(self, preview: dict[str, Any], secrets: list[str]) -> list[_diagnose.Container]:

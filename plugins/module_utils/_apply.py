@@ -14,10 +14,10 @@ KEPT = 1 << 16
 """So many bytes of what Compose says at last are looked at."""
 
 # $1 is the project's file, $2 the project's name, $3 seconds. $4 is "write" to replace the file,
-# "check" where nothing may change, and "aside" where the file that is there stays, for as long as
-# the run $5 holds the lease. The rest is the call of Compose, if any. The project comes by standard
-# input. Whether anything has changed is seen in what the engine holds: what Compose says differs
-# by its version.
+# "first" where something is new for certain, "check" where nothing may change, and "aside" where
+# the file that is there stays, for as long as the run $5 holds the lease. The rest is the call of
+# Compose, if any. The project comes by standard input. Whether anything has changed is seen in what
+# the engine holds: what Compose says differs by its version.
 SCRIPT = r"""
 file=$1 name=$2 limit=$3 mode=$4 run=$5
 shift 5
@@ -30,10 +30,10 @@ state=changed read=/dev/null
 case $mode in
 check) echo $state; exit ;;
 aside)
-    state=same read=$new
+    read=$new
     read -r holder rest <"${file%/previews/*}/leases/$name" && [ "$holder" = "$run" ] || exit 75
     ;;
-write) [ $state = same ] || mv -f "$new" "$file" || exit 73 ;;
+write | first) [ $state = same ] || mv -f "$new" "$file" || exit 73 ;;
 esac
 [ $# -gt 0 ] || { echo $state; exit; }
 look() {
@@ -41,12 +41,13 @@ look() {
     [ $# -eq 0 ] ||
         docker inspect --type container --format '{{.ID}} {{.State.StartedAt}}' "$@" | sort
 }
-before=$(look)
+[ $mode != first ] || state=changed
+[ $state = changed ] || before=$(look)
 said=$({
     timeout -k 10 "$limit" "$@" <"$read" 2>&1
     printf '\n%s\n' $?
 } | tail -c 65536)
-[ "$before" = "$(look)" ] || state=changed
+[ $state = changed ] || [ "$before" = "$(look)" ] || state=changed
 printf '%s\n%s\n' $state "$said"
 """
 
@@ -59,8 +60,10 @@ def command(preview: Mapping[str, Any], start: str, check: bool) -> List[str]:
 
     :param start: ``data``, ``all`` or ``none``.
     """
-    argv = _script(preview, "check" if check else "write")
-    wanted = preview["services"] if start == "all" else data_services(preview)
+    wanted = [s["name"] for s in preview["services"] if s["data"] or start == "all"]
+    there = {c["service"] for c in preview["observed"]["containers"] if not c["oneoff"]}
+    mode = "write" if start == "none" or there.issuperset(wanted) else "first"
+    argv = _script(preview, "check" if check else mode)
     if not wanted or start == "none":
         return argv
     argv += [*compose(preview, "plain"), *_UP]

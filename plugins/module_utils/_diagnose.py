@@ -504,6 +504,7 @@ def presentable(lines: Sequence[str], secrets: Sequence[str] = ()) -> List[str]:
 # -- a service's endpoint ---------------------------------------------------------------------
 
 POLL = 0.25
+"""So many seconds are at most between two looks at a preview; the first follow sooner."""
 _HEALTH = {
     "path": "/",
     "deep": None,
@@ -564,9 +565,9 @@ class Endpoint:
         elif not self.starting and now - self._counted >= interval:
             self.failed += 1
             self._counted = now
-        # The app's interval spares the app; what does not reach it is asked again soon.
+        # The app's interval spares the app; what does not reach it is asked again at the next look.
         by_app = answer.status and not _by_gateway(answer)
-        self._next = now + (interval if by_app else min(interval, POLL))
+        self._next = now + interval if by_app else now
 
 
 def health_of(service: Mapping[str, Any]) -> Dict[str, Any]:

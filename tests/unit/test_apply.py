@@ -42,6 +42,23 @@ def test_new_data_services_start_beforehand_and_no_others():
 
 
 @pytest.mark.parametrize(
+    ("start", "there", "mode"),
+    [
+        ("data", [], "first"),
+        ("data", ["db"], "write"),
+        ("all", ["db"], "first"),
+        ("all", ["db", "web", "gone"], "write"),
+        ("none", [], "write"),
+    ],
+)
+def test_the_engine_is_looked_at_only_where_nothing_may_be_new(start, there, mode):
+    seen = {"containers": [{"service": name, "oneoff": False} for name in there]}
+    argv = _apply.command({**PREVIEW, "observed": seen}, start, check=False)
+    assert argv[7] == mode
+    assert _apply.command({**PREVIEW, "observed": seen}, start, check=True)[7] == "check"
+
+
+@pytest.mark.parametrize(
     ("lease", "runs"), [("5f3c 1 up h 1 1\n", True), ("77aa 1 down h 1 1\n", False), ("", False)]
 )
 def test_what_starts_beforehand_needs_the_lease(tmp_path, lease, runs):
