@@ -62,7 +62,7 @@ NOBODY_HERE = "There is no preview here"
 
 
 class Library(NamedTuple):
-    """A Python library that a module needs: how pip and Debian call it, and what for."""
+    """A Python library that programs need: how pip and Debian call it, and what for."""
 
     pip: str
     package: str
@@ -708,7 +708,7 @@ def _python(facts: Facts) -> Iterator[Finding]:
     if not python.missing:
         yield _ok(
             "python",
-            "{0} ({1}) on {2} has what modules need.".format(
+            "{0} ({1}) on {2} has what programs of the collection need.".format(
                 python.executable, python.version, facts.where
             ),
         )
@@ -1133,7 +1133,7 @@ CHECKS: Tuple[Check, ...] = (
     Check("engine", (HOST, BUILDER), "the Docker engine: there, ours to use, new enough", _engine),
     Check("compose", (HOST, BUILDER), "Docker Compose, and where it is", _compose),
     Check("buildx", (BUILDER,), "buildx", _buildx),
-    Check("python", (HOST, BUILDER), "Python and the libraries that modules import", _python),
+    Check("python", (HOST, BUILDER), "Python and the libraries that it needs", _python),
     Check("commands", (HOST,), "the commands that stages run", _commands),
     Check("git", (BUILDER,), "git", _git),
     Check("state", (HOST,), "preview_state_dir: can be written, and on which disk", _state),
