@@ -38,7 +38,8 @@ class ActionModule(PreviewAction):
         report = _announce.report(
             preview, record, outcome, arguments["failure"], now=int(time.time())
         )
-        report["notes"] += [_announce.harmless(note) for note in arguments["notes"]]
+        notes = [*arguments["notes"], *(_why(preview) if outcome == "planned" else [])]
+        report["notes"] += [_announce.harmless(note) for note in notes]
         # Only what others have said can hold a secret; a name that happens to be one stays a name.
         secrets = _identity.secret_values(preview, settings)
         report.update({key: redact(report[key], secrets) for key in ("failure", "notes")})
@@ -59,7 +60,7 @@ class ActionModule(PreviewAction):
         }
         if outcome == "planned":
             before = preview["observed"]["state"].get("wanted", {})
-            result["changed"] = before != preview["wanted"]
+            result["changed"] = True  # else the run had ended as one with nothing to do
             result["diff"] = {
                 "before_header": f"{preview['name']} as observed",
                 "after_header": f"{preview['name']} as wanted",
@@ -89,6 +90,12 @@ class ActionModule(PreviewAction):
                 if report["outcome"] != "failed":
                     raise
         self.on_host(_lease.command("drop", preview, "up", 0))
+
+
+def _why(preview: dict[str, Any]) -> list[str]:
+    """Why a run would not end at once, and what it would begin with."""
+    reset = ["All of it would be removed first: its trust is another."] if preview["reset"] else []
+    return [f"It is not as wanted yet: {preview['drift']}.", *reset]
 
 
 def _recorded(preview: dict[str, Any]) -> dict[str, Any]:

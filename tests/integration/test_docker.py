@@ -49,6 +49,9 @@ def test_a_change_of_trust_starts_from_nothing(platform: Platform) -> None:
     commit = platform.repository.pull_request(1, "A change", files={"www/index.html": "one\n"})
     platform.up(1, commit, preview_trusted=False).ok()
     platform.exec(1, "web", "sh", "-c", "echo planted > /data/planted")
+    check = platform.up(1, commit, "--check", preview_trusted=True).ok()
+    assert "All of it would be removed first" in check.out and check.changed
+    assert "planted" in platform.exec(1, "web", "ls", "/data")
     platform.up(1, commit, preview_trusted=True).ok()
     assert platform.exec(1, "web", "ls", "/data") == "log"
     assert platform.exec(1, "web", "cat", "/data/log") == "migrated\nseeded"

@@ -370,6 +370,7 @@ def test_check_mode_tells_and_touches_nothing(platform: Platform) -> None:
     assert platform.exec(1, "web", "sh", "-c", "echo $KEY") == secret
     there = platform.traces()
     check = platform.up(1, second, "--check", "--diff").ok()
+    assert f"It is not as wanted yet: commit {first[:12]} is deployed." in check.out
     assert f"-commit: {first}" in check.out
     assert f"+commit: {second}" in check.out
     assert "+  more" not in check.out, "a volume that no service has is not made"
