@@ -324,7 +324,7 @@ class Bench:
         compared = (
             ("up", "compose up", "2.0"),
             ("up", "raw up", ""),
-            ("redeploy", "compose redeploy", ""),
+            ("redeploy", "compose redeploy", "2.0"),
             ("redeploy", "raw redeploy", ""),
             ("slow up", "compose slow up", "1.2"),
             ("down", "compose down", "2.0"),
