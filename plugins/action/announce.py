@@ -49,7 +49,8 @@ class ActionModule(PreviewAction):
         said = _announce.lines(report)
         show(said)
         result = {
-            "changed": False,
+            # What is as wanted is not planned: the run has ended before.
+            "changed": outcome == "planned",
             "msg": said,
             "headline": _announce.headline(report),
             "ansible_stats": {
@@ -60,7 +61,6 @@ class ActionModule(PreviewAction):
         }
         if outcome == "planned":
             before = preview["observed"]["state"].get("wanted", {})
-            result["changed"] = True  # else the run had ended as one with nothing to do
             result["diff"] = {
                 "before_header": f"{preview['name']} as observed",
                 "after_header": f"{preview['name']} as wanted",

@@ -9,11 +9,12 @@ from typing import Any
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _apply, _arguments
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import ProgramAction
+from ansible_collections.ephemera.preview.plugins.plugin_utils._stage import StageAction
 
 TEXT = {"type": "str", "default": ""}
 
 
-class ActionModule(ProgramAction):
+class ActionModule(StageAction, ProgramAction):
     program = "build"
     works_on = "folder"
     arguments = {

@@ -8,10 +8,14 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ephemera.preview.plugins.module_utils._arguments import HOOKS, STAGE
-from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
+from ansible_collections.ephemera.preview.plugins.plugin_utils._stage import (
+    StageAction,
+    record,
+    wanted,
+)
 
 
-class ActionModule(PreviewAction):
+class ActionModule(StageAction):
     arguments = {
         "name": {
             "type": "str",
@@ -24,12 +28,13 @@ class ActionModule(PreviewAction):
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         preview, hook = arguments["preview"], arguments["name"]
-        wanted = [] if arguments["stage"] == "seed" and _seeded(preview) else _wanted(preview, hook)
-        if wanted and not self.check_mode:
+        done = arguments["stage"] == "seed" and _seeded(preview)
+        due = [] if done else wanted(preview, hook)
+        if due and not self.check_mode:
             secrets = self.secrets(preview, task_vars)
-            for service, wish in wanted:
+            for service, wish in due:
                 self._run(preview, hook, service, wish, secrets)
-        return {"changed": bool(wanted), "services": [service for service, _wish in wanted]}
+        return {"changed": bool(due), "services": [service for service, _wish in due]}
 
     def _run(
         self,
@@ -56,15 +61,5 @@ class ActionModule(PreviewAction):
 
 def _seeded(preview: dict[str, Any]) -> bool:
     """Whether the data that is there was seeded already."""
-    from ansible_collections.ephemera.preview.plugins.plugin_utils import _stage
-
-    known = _stage.record(preview)
+    known = record(preview)
     return bool(known["state"].get("seeded") == known["seed_mark"])
-
-
-def _wanted(preview: dict[str, Any], hook: str) -> list[tuple[str, dict[str, Any]]]:
-    """The services that want this hook: as planned, or as recorded where there is no plan."""
-    if "services" in preview:
-        return [(s["name"], s[hook]) for s in preview["services"] if s[hook]]
-    recorded = preview["observed"]["state"].get("wanted", {}).get("services", {})
-    return [(name, s["hooks"][hook]) for name, s in recorded.items() if hook in s["hooks"]]

@@ -4,12 +4,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
-from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _arguments,
@@ -18,10 +14,13 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _route,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
-from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
+from ansible_collections.ephemera.preview.plugins.plugin_utils._stage import (
+    StageAction,
+    keep_here,
+)
 
 
-class ActionModule(PreviewAction):
+class ActionModule(StageAction):
     arguments = {
         "preview": {"type": "dict", "required": True},
         "source": {"type": "dict", "required": True},
@@ -68,16 +67,7 @@ class ActionModule(PreviewAction):
         except (_plan.PlanRefused, _route.RouteRefused) as refused:
             raise AnsibleActionFail(redact(str(refused), secrets)) from None
         result = completed.preview
-        result["project_file"] = _keep_here(preview["name"], "compose", completed.project)
-        result["route_file"] = _keep_here(preview["name"], "route", route)
+        result["project_file"] = keep_here(preview, "compose", completed.project)
+        result["route_file"] = keep_here(preview, "route", route)
         result["changed"] = False
         return result
-
-
-def _keep_here(name: str, what: str, content: dict[str, Any]) -> str:
-    """What may hold secrets waits in this run's own folder, not in a variable."""
-    path = Path(C.DEFAULT_LOCAL_TMP) / f"{name}.{what}.json"
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
-        json.dump(content, handle, indent=2)
-        handle.write("\n")
-    return str(path)

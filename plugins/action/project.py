@@ -9,10 +9,10 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ephemera.preview.plugins.module_utils import _apply, _arguments
-from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
+from ansible_collections.ephemera.preview.plugins.plugin_utils._stage import StageAction
 
 
-class ActionModule(PreviewAction):
+class ActionModule(StageAction):
     arguments = {
         "preview": {"type": "dict", "required": True},
         "start": {"type": "str", "choices": ["data", "all"], "required": True},

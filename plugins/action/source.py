@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _arguments
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import ProgramAction
+from ansible_collections.ephemera.preview.plugins.plugin_utils._stage import StageAction
 
 
-class ActionModule(ProgramAction):
+class ActionModule(StageAction, ProgramAction):
     program = "source"
     works_on = "dest"
     arguments = {

@@ -20,10 +20,10 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _identity,
     _route,
 )
-from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
+from ansible_collections.ephemera.preview.plugins.plugin_utils._stage import StageAction
 
 
-class ActionModule(PreviewAction):
+class ActionModule(StageAction):
     arguments = {
         "preview": {"type": "dict", "required": True},
         "only": {"type": "str", "choices": ["all", "data"], "default": "all"},

@@ -60,11 +60,7 @@ class PreviewAction(ActionBase):
             spec, required_one_of=self.required_one_of, required_by=self.required_by
         )
         try:
-            if arguments.get("stage"):
-                # Not read by a run with nothing to do: Ansible compiles it anew each time.
-                from ansible_collections.ephemera.preview.plugins.plugin_utils import _stage
-
-                _stage.begin(self, arguments["preview"], arguments["stage"])
+            self.prepare(arguments)
             outcome = self.act(arguments, task_vars or {})
         except AnsibleActionFail as failure:
             outcome = dict(failure.result, failed=True, changed=False, msg=str(failure))
@@ -84,6 +80,9 @@ class PreviewAction(ActionBase):
         if "name" not in arguments.get("preview", {}):
             return outcome
         return dict(redact(outcome, self.secrets(arguments["preview"], task_vars)))
+
+    def prepare(self, arguments: dict[str, Any]) -> None:
+        """What comes before the work."""
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Do the work and return the task's result."""

@@ -14,26 +14,65 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import Any, Mapping
 
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _lease, _names
-
-if TYPE_CHECKING:
-    from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
+from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
 IDENTITY = (
     "schema", "name", "app", "number", "owner", "forge", "repository", "trusted", "url",
 )  # fmt: skip
 
 
+class StageAction(PreviewAction):
+    """An action that begins a stage where its option ``stage`` says so, before its own work."""
+
+    def prepare(self, arguments: dict[str, Any]) -> None:
+        if arguments["stage"]:
+            begin(self, arguments["preview"], arguments["stage"])
+
+
 def record(preview: Mapping[str, Any]) -> dict[str, Any]:
     """What this run has recorded so far; empty before its first stage."""
     try:
-        return dict(json.loads(_file(preview).read_bytes()))
+        return dict(json.loads(_file(preview, "stages").read_bytes()))
     except FileNotFoundError:
         return {}
+
+
+def keep_here(preview: Mapping[str, Any], what: str, content: Mapping[str, Any]) -> str:
+    """Write what is no variable, as it may hold secrets, into this run's own folder. Its path."""
+    path = _file(preview, what)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
+        json.dump(content, handle, indent=2)
+        handle.write("\n")
+    return str(path)
+
+
+def wanted(preview: Mapping[str, Any], hook: str) -> list[tuple[str, dict[str, Any]]]:
+    """The services that want this hook: as planned, or as recorded where there is no plan."""
+    if "services" in preview:
+        return [(s["name"], s[hook]) for s in preview["services"] if s[hook]]
+    recorded = preview["observed"]["state"].get("wanted", {}).get("services", {})
+    return [(name, s["hooks"][hook]) for name, s in recorded.items() if hook in s["hooks"]]
+
+
+# What a stage may take: the settings that bound it, and the hook that it runs.
+_TIMEOUTS = {
+    "source": ["preview_source_timeout"],
+    "build": ["preview_build_timeout", "preview_images_timeout"],
+    "database": ["preview_verify_timeout", "preview_verify_timeout"],
+    "deploy": ["preview_verify_timeout"],
+    "verify": ["preview_verify_timeout"],
+}
+_HOOKS = {
+    "teardown": "before_down",
+    "migrate": "migrate",
+    "seed": "seed",
+    "verify": "after_deploy",
+}
 
 
 def begin(action: PreviewAction, preview: Mapping[str, Any], name: str, kind: str = "up") -> str:
@@ -67,7 +106,7 @@ def begin(action: PreviewAction, preview: Mapping[str, Any], name: str, kind: st
         except AnsibleActionFail as failure:
             raise AnsibleActionFail(str(failure), result={"stage": name}) from None
     stages.append({"name": name, "start": now})
-    _keep(preview, {"stages": stages, "state": state, "seed_mark": mark})
+    keep_here(preview, "stages", {"stages": stages, "state": state, "seed_mark": mark})
     if not (action.check_mode or stages[1:]):
         _end_one_offs(action, preview, again=bool(superseded))
     return superseded
@@ -76,28 +115,10 @@ def begin(action: PreviewAction, preview: Mapping[str, Any], name: str, kind: st
 def limit(preview: Mapping[str, Any], name: str) -> int:
     """The seconds that a stage may take, and its lease is kept."""
     settings = preview["settings"]
-    verify = settings["preview_verify_timeout"]
-
-    def hooks(hook: str) -> int:
-        return sum(s[hook]["timeout"] for s in preview["services"] if s[hook])
-
-    if name == "source":
-        return int(settings["preview_source_timeout"])
-    if name == "build":
-        return int(settings["preview_build_timeout"] + settings["preview_images_timeout"])
-    if name == "database":
-        return int(2 * verify)
-    if name in ("migrate", "seed"):
-        return hooks(name)
-    if name == "deploy":
-        return int(verify)
-    if name == "verify":
-        return int(verify + hooks("after_deploy"))
-    if name == "teardown":
-        services = preview["observed"]["state"].get("wanted", {}).get("services", {})
-        before_down = [s["hooks"].get("before_down", {}) for s in services.values()]
-        return sum(hook.get("timeout", 0) for hook in before_down)
-    return 0
+    hooks = wanted(preview, _HOOKS[name]) if name in _HOOKS else []
+    return sum(settings[each] for each in _TIMEOUTS.get(name, ())) + sum(
+        wish["timeout"] for _service, wish in hooks
+    )
 
 
 def _hold(
@@ -136,13 +157,6 @@ def _end_one_offs(action: PreviewAction, preview: Mapping[str, Any], again: bool
         action.on_host(["docker", "container", "rm", "--force", "--volumes", *ids])
 
 
-def _keep(preview: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    path = _file(preview)
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(known))
-    os.replace(draft, path)
-
-
-def _file(preview: Mapping[str, Any]) -> Path:
+def _file(preview: Mapping[str, Any], what: str) -> Path:
     # Two runs of one preview can follow each other in one process.
-    return Path(C.DEFAULT_LOCAL_TMP) / f"{preview['name']}.{preview['run']}.stages.json"
+    return Path(C.DEFAULT_LOCAL_TMP) / f"{preview['name']}.{preview['run']}.{what}.json"
