@@ -17,12 +17,13 @@ help: ## List the targets
 # --- demo ------------------------------------------------------------------------------
 
 .PHONY: demo demo-down
-demo: NAMES = python:3.13-slim postgres:17 redis:8 traefik:v3.7
-demo: venv engine images ## Bring up two previews of the example app, and say where they are
-	$(TESTBED)/demo up
+TARGET := docker
+demo: NAMES = python:3.13-slim postgres:17 redis:8 $(if $(filter docker,$(TARGET)),traefik:v3.7)
+demo: venv engine images ## Bring up two previews of the example app (TARGET=kubernetes: in a cluster)
+	$(TESTBED)/demo up $(TARGET)
 
-demo-down: venv ## Remove what `make demo` made
-	$(TESTBED)/demo down
+demo-down: venv ## Remove what `make demo` made (TARGET=kubernetes: what that made in a cluster)
+	$(TESTBED)/demo down $(TARGET)
 
 # --- tests -----------------------------------------------------------------------------
 
@@ -52,18 +53,22 @@ unit: venv .venv-2.19/stamp ## Tests of pure code, on the newest and the oldest 
 	pytest tests/unit -q --numprocesses 2 $(ARGS)
 	PATH=$(CURDIR)/.venv-2.19/bin:$$PATH pytest tests/unit -q --numprocesses 2 $(ARGS)
 
-molecule: venv engine images ## The roles by themselves, against the engine
-	molecule test --all
+# As the tests of the cluster do: where none can be had, only CI fails.
+molecule: SCENARIOS = $(if $(CI)$(KUBECONFIG)$(filter 0,$(shell id -u)),--all,--scenario-name docker)
+molecule: venv engine images ## The playbooks by themselves, against the engine and the cluster
+	molecule test $(SCENARIOS)
 
 integration: venv engine images ## Real playbooks against the real engine (ARGS="-k …")
+	$(TESTBED)/cluster build
 	pytest tests/integration $(ARGS)
 
-bench: venv engine images ## How long previews take, compared with plain docker compose
+bench: venv engine images ## How long previews take, compared with docker compose and kubectl
 	python tests/bench/bench.py $(ARGS)
+	python tests/bench/bench_kubernetes.py $(ARGS)
 
 # --- what these stand on ---------------------------------------------------------------
 
-.PHONY: venv engine images clean
+.PHONY: venv engine images cluster cluster-down clean
 venv: .venv/stamp | $(COLLECTION) ## The virtual environment .venv, and the collection where Ansible finds it
 
 engine: ## A Docker engine: the one that is there, else (root on Debian) one started here
@@ -71,6 +76,12 @@ engine: ## A Docker engine: the one that is there, else (root on Debian) one sta
 
 images: venv engine ## The base images: those there, else pulled, else made from packages
 	@$(TESTBED)/images $(NAMES)
+
+cluster: venv ## A Kubernetes cluster: the one of KUBECONFIG, else (root on Debian) one node here
+	@$(TESTBED)/cluster
+
+cluster-down: venv ## Remove what `make cluster` started; what it built stays in the cache folder
+	@$(TESTBED)/cluster down
 
 clean: ## Remove the virtual environments and what tests wrote; caches and engine stay
 	rm -rf .venv .venv-2.19 .collections .ansible tests/output
