@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 from ansible.errors import AnsibleActionFail
-from ansible_collections.ephemera.preview.plugins.module_utils import _announce, _identity, _lease
+from ansible_collections.ephemera.preview.plugins.module_utils import _announce, _identity
 from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction, show
 
@@ -77,19 +77,17 @@ class ActionModule(PreviewAction):
         if not record:
             return
         if _is_nothing_yet(preview, report):
-            self.on_host(_lease.command("forget", preview, "up", 0))
+            self.forget(preview)
             return
         state = dict(record["state"], status=report["outcome"], **arguments["state"])
         if report["outcome"] == "failed":
             state["failure"] = report["failure"]
-        if report["outcome"] != "removed":
-            try:
-                self.lease("keep", preview, "up", 60, stdin=json.dumps(state, sort_keys=True))
-            except AnsibleActionFail:
-                # A run that failed has said why already; one that is ready has to hold it to be so.
-                if report["outcome"] != "failed":
-                    raise
-        self.on_host(_lease.command("drop", preview, "up", 0))
+        try:
+            self.close(preview, state if report["outcome"] != "removed" else None)
+        except AnsibleActionFail:
+            # A run that failed has said why already; one that is ready has to hold it to be so.
+            if report["outcome"] != "failed":
+                raise
 
 
 def _why(preview: dict[str, Any]) -> list[str]:

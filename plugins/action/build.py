@@ -9,7 +9,10 @@ from typing import Any
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _apply, _arguments
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import ProgramAction
-from ansible_collections.ephemera.preview.plugins.plugin_utils._stage import StageAction
+from ansible_collections.ephemera.preview.plugins.plugin_utils._stage import (
+    StageAction,
+    remember,
+)
 
 TEXT = {"type": "str", "default": ""}
 
@@ -32,8 +35,11 @@ class ActionModule(StageAction, ProgramAction):
             "options": {
                 "registry": {"type": "str", "required": True},
                 "username": {"type": "str", "required": True},
-                "password": {"type": "str", "required": True},
+                "password": {"type": "str", "no_log": True},
+                "password_command": {"type": "list", "elements": "str", "no_log": False},
             },
+            "required_one_of": [["password", "password_command"]],
+            "mutually_exclusive": [["password", "password_command"]],
         },
         "mirror": TEXT,
         "proxy": _arguments.PROXY,
@@ -47,6 +53,7 @@ class ActionModule(StageAction, ProgramAction):
         "pids": {"type": "int", "default": 4096},
         "disk": {"type": "int", "default": 20},
         "builder": TEXT,
+        "push": {"type": "bool", "default": False},
         "preview": {"type": "dict"},
         "stage": _arguments.STAGE,
     }
@@ -54,7 +61,9 @@ class ActionModule(StageAction, ProgramAction):
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         preview = arguments["preview"]
-        argv = _apply.beforehand(preview) if preview else []
+        arguments["registries"] = self.logins(arguments["registries"])
+        beside = preview and not arguments["push"]
+        argv = _apply.beforehand(preview) if beside else []
         arguments["meanwhile"] = argv and {
             "argv": argv,
             "stdin": Path(preview["project_file"]).read_text(encoding="utf-8"),
@@ -62,6 +71,8 @@ class ActionModule(StageAction, ProgramAction):
             "timeout": 2 * preview["settings"]["preview_verify_timeout"],
         }
         result = super().act(arguments, task_vars)
+        if arguments["push"] and result.get("pins"):
+            remember(preview, pins=result["pins"])
         said = result.pop("meanwhile", "")
         if said:
             applied = _apply.parse(said, self.secrets(preview, task_vars))

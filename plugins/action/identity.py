@@ -61,6 +61,9 @@ class ActionModule(PreviewAction):
                 "app": settings["preview_app"] or task_vars["inventory_hostname"],
                 "domain": domain,
                 "gateway_network": network,
+                "gateway_middlewares": _route.common(
+                    settings["preview_gateway_tls"] in ("given", "acme")
+                ),
                 "target": settings["preview_target"],
                 "state_dir": settings["preview_state_dir"],
                 "settings": public,
@@ -70,16 +73,20 @@ class ActionModule(PreviewAction):
                 "now": seen["now"],
             }
         host = task_vars["inventory_hostname"]
+        in_cluster = settings["preview_target"] == "kubernetes"
+        if in_cluster and settings["preview_builder"] not in ("", host):
+            _refuse_remote(host, task_vars)
         try:
             preview = _identity.identity(
                 settings["preview_app"] or host,
                 settings,
                 run=arguments["run"] or uuid.uuid4().hex,
-                builder=_identity.builder(settings, host) if scope == "up" else host,
+                builder=host if scope == "preview" else _identity.builder(settings, host),
             )
         except (_names.NameRefused, _identity.IdentityRefused) as refused:
             raise AnsibleActionFail(str(refused)) from None
-        isolated = scope == "up" and settings["preview_isolation"]
+        on_host = preview["target"] == "docker"
+        isolated = on_host and scope == "up" and settings["preview_isolation"]
         seen = self._observe(settings, task_vars, preview["name"], firewall=isolated)
         preview.update(
             changed=False,
@@ -111,7 +118,7 @@ class ActionModule(PreviewAction):
             if not preview["unchanged"]:
                 _free(preview, seen["now"])
             # What serves behind a firewall that is gone is not as wanted either.
-            if any(_host.troubles(seen, preview["app"], settings)):
+            if on_host and any(_host.troubles(seen, preview["app"], settings)):
                 _doctor().refuse_early(self, settings, task_vars, seen)
         return preview
 
@@ -122,6 +129,9 @@ class ActionModule(PreviewAction):
         name: str,
         firewall: bool = False,
     ) -> dict[str, Any]:
+        if settings["preview_target"] == "kubernetes":
+            seen = self.ask_cluster({"settings": settings, "name": name}, "observe")
+            return {**_docker.parse("", name), **seen}
         try:
             return _docker.observe(self.on_host, settings["preview_state_dir"], name, firewall)
         except _docker.EngineError as error:
@@ -145,6 +155,17 @@ def _exactly_one(task_vars: dict[str, Any]) -> None:
             f"{len(apps)} apps are selected ({', '.join(sorted(apps)[:5])}"
             f"{', …' if len(apps) > 5 else ''}) and this playbook acts on one: "
             f"name it with -l, as in -l {sorted(apps)[0]}."
+        )
+
+
+def _refuse_remote(host: str, task_vars: dict[str, Any]) -> None:
+    """While another host builds, the controller asks the cluster."""
+    how = str(task_vars.get("ansible_connection", "ssh"))
+    if how.rpartition(".")[2] != "local":
+        raise AnsibleActionFail(
+            f"preview_builder names another host, and {host} connects by {how}: while that builds, "
+            "the cluster is asked from the controller. Set ansible_connection: local for the app, "
+            "and preview_kubeconfig to a file of the controller."
         )
 
 

@@ -51,6 +51,7 @@ class ActionModule(StageAction):
                 "sizes": sorted(settings["preview_sizes"]),
                 "timeout": settings["preview_compose_timeout"],
                 "compose": None,
+                "with_files": preview["target"] == "kubernetes",
             },
             task_vars,
         )
@@ -63,11 +64,13 @@ class ActionModule(StageAction):
             return failed
         try:
             completed = _plan.complete(preview, definition, settings, preview["taken"])
-            route = _route.route(completed.preview, settings)
+            on_host = preview["target"] == "docker"
+            route = _route.route(completed.preview, settings) if on_host else {}
         except (_plan.PlanRefused, _route.RouteRefused) as refused:
             raise AnsibleActionFail(redact(str(refused), secrets)) from None
         result = completed.preview
         result["project_file"] = keep_here(preview, "compose", completed.project)
-        result["route_file"] = keep_here(preview, "route", route)
+        if route:
+            result["route_file"] = keep_here(preview, "route", route)
         result["changed"] = False
         return result

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -18,12 +20,18 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _drift,
     _http,
     _identity,
+    _manifests,
     _route,
 )
-from ansible_collections.ephemera.preview.plugins.plugin_utils._stage import StageAction
+from ansible_collections.ephemera.preview.plugins.plugin_utils._stage import (
+    StageAction,
+    pinned,
+    record,
+)
 
 
 class ActionModule(StageAction):
+    asks_cluster = True
     arguments = {
         "preview": {"type": "dict", "required": True},
         "only": {"type": "str", "choices": ["all", "data"], "default": "all"},
@@ -37,17 +45,19 @@ class ActionModule(StageAction):
         preview, whole = arguments["preview"], arguments["only"] == "all"
         settings = self.settings(task_vars)
         secrets = _identity.secret_values(preview, settings)
-        mine, now = _docker.empty(preview["name"]), 0
-        if whole:  # Data services have no image of ours.
+        mine, now, in_cluster = _docker.empty(preview["name"]), 0, _in_cluster(preview)
+        if whole and not in_cluster:  # Data services have no image of ours.
             seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
             mine, now = seen["previews"][preview["name"]], seen["now"]
+        services = pinned(preview) if in_cluster else preview["services"]
         scene = _diagnose.Scene(
-            [s for s in preview["services"] if whole or s["data"]],
+            [s for s in services if whole or s["data"]],
             self._look(preview, secrets),
             images={image["ref"]: image["id"] for image in mine["images"]},
-            whole=whole,
+            # What a cluster runs besides goes once this is well.
+            whole=whole and not in_cluster,
         )
-        refusal = _Refusal(self, settings, secrets, task_vars)
+        refusal = _Refusal(self, preview, settings, secrets, task_vars)
         if arguments["failure"] and "said" not in arguments["failure"]:
             raise AnsibleActionFail(arguments["failure"]["msg"])
         if arguments["failure"]:
@@ -55,8 +65,14 @@ class ActionModule(StageAction):
         failed = self._wait(preview, scene, settings, secrets)
         if failed:
             return refusal.of(*failed)
+        changed = False
+        if in_cluster:
+            made = json.loads(Path(preview["project_file"]).read_text(encoding="utf-8"))
+            settled = self.ask_cluster(preview, "settle", wanted=_manifests.everything(made))
+            mine, now = settled["previews"][preview["name"]], settled["now"]
+            changed = settled["changed"]
         state = {"state": _drift.deployed(preview, mine, now)} if whole else {}
-        return {"changed": False, **state}
+        return {"changed": changed, **state}
 
     def _wait(
         self,
@@ -68,7 +84,7 @@ class ActionModule(StageAction):
         """Until all is well, or will not be: then what was last seen, and what is wrong."""
         end = time.monotonic() + settings["preview_verify_timeout"]
         patience, pause = _diagnose.Patience(), _diagnose.POLL / 8
-        ask = _Ask(settings)
+        ask, before = _Ask(settings), record(preview).get("spent")
         endpoints = {s["name"]: _diagnose.Endpoint(s) for s in scene.services if s["expose"]}
         scene = scene._replace(endpoints=endpoints)
         while True:
@@ -77,7 +93,9 @@ class ActionModule(StageAction):
             if not findings:
                 return None
             now = time.monotonic()
-            spent = patience.spent(findings, now)
+            spent = patience.spent(findings, now) or next(
+                (f for f in findings if [f.code, f.service] == before), None
+            )
             if spent or now >= end:
                 return scene, spent or findings[0]
             time.sleep(min(pause, end - now))
@@ -85,6 +103,9 @@ class ActionModule(StageAction):
             scene = scene._replace(containers=self._look(preview, secrets))
 
     def _look(self, preview: dict[str, Any], secrets: list[str]) -> list[_diagnose.Container]:
+        if _in_cluster(preview):
+            asked = {"services": preview["services"], "secrets": secrets}
+            return [_container(c) for c in self.ask_cluster(preview, "look", **asked)["containers"]]
         argv = ["sh", "-c", _diagnose.LOOK, "look", preview["name"], _diagnose.LOOK_FORMAT]
         ran = self.on_host(argv)
         if ran.rc != 0:
@@ -94,10 +115,15 @@ class ActionModule(StageAction):
             )
         return _diagnose.parse_look(ran.out, preview["name"], secrets)
 
-    def told(self, idents: list[str], secrets: list[str]) -> dict[str, _diagnose.Told]:
+    def told(
+        self, preview: dict[str, Any], idents: list[str], secrets: list[str]
+    ) -> dict[str, _diagnose.Told]:
         """The last words of these containers."""
         if not idents:
             return {}
+        if _in_cluster(preview):
+            said = self.ask_cluster(preview, "last_words", pods=idents, secrets=secrets)["logs"]
+            return {ident: _diagnose.Told(log, [], False) for ident, log in said.items()}
         ran = self.on_host(["sh", "-c", _diagnose.TOLD, "told", *idents])
         return _diagnose.parse_told(ran.out, secrets)
 
@@ -117,7 +143,9 @@ class _Ask:
         due = [
             endpoint
             for name, endpoint in scene.endpoints.items()
-            if name not in sick and endpoint.due(now)
+            if name not in sick
+            and endpoint.due(now)
+            and not endpoint.told(scene.of(endpoint.service), now)
         ]
         if not due:
             return
@@ -150,11 +178,13 @@ class _Refusal:
     def __init__(
         self,
         action: ActionModule,
+        preview: dict[str, Any],
         settings: dict[str, Any],
         secrets: list[str],
         task_vars: dict[str, Any],
     ) -> None:
         self.action = action
+        self.preview = preview
         self.settings = settings
         self.secrets = secrets
         self.task_vars = task_vars
@@ -164,14 +194,14 @@ class _Refusal:
         scene = self._closer(scene)
         findings = _diagnose.judge(scene) or [failed]
         findings.sort(key=lambda finding: finding.service != failed.service)
-        return self._result(scene, findings)
+        return _diagnose.refusal(scene, findings, self.secrets)
 
     def of_start(self, scene: _diagnose.Scene, failure: dict[str, Any]) -> dict[str, Any]:
         """The result of a preview whose services could not even be started."""
         scene = self._closer(scene)
         said = [*failure["said"], failure["msg"]] if failure["late"] else failure["said"]
         found = _diagnose.start_failed(scene, "\n".join(said), late=failure["late"])
-        return self._result(scene, [found])
+        return _diagnose.refusal(scene, [found], self.secrets)
 
     def _closer(self, scene: _diagnose.Scene) -> _diagnose.Scene:
         findings = _diagnose.judge(scene)
@@ -183,12 +213,14 @@ class _Refusal:
             if endpoint.answer and not _diagnose.answered(endpoint.service, endpoint.answer)
         ]
         return scene._replace(
-            told=self.action.told(idents, self.secrets),
+            told=self.action.told(self.preview, idents, self.secrets),
             inside=self._inside(scene, at_fault) if at_fault else {},
         )
 
     def _inside(self, scene: _diagnose.Scene, names: list[str]) -> dict[str, _http.Answer]:
         """What the gateway answers on its own host, where neither DNS nor a firewall matters."""
+        if _in_cluster(self.preview):
+            return self._within_cluster(scene, names)
         asked = {
             "urls": [scene.endpoints[name].answer.url for name in names],
             "address": _loopback(self.settings["preview_gateway_address"]),
@@ -206,26 +238,29 @@ class _Refusal:
             )
         return answers
 
-    def _result(self, scene: _diagnose.Scene, findings: list[_diagnose.Finding]) -> dict[str, Any]:
-        told = [
-            {
-                "service": finding.service,
-                "diagnosis": finding.code,
-                "sentence": " ".join(
-                    _diagnose.presentable(finding.sentence.split("\n"), self.secrets)
-                ),
-            }
-            for finding in findings
-        ]
-        return {
-            "failed": True,
-            "changed": False,
-            "msg": told[0]["sentence"],
-            "log": _diagnose.log_of(scene, findings[0]),
-            "service": told[0]["service"],
-            "diagnosis": told[0]["diagnosis"],
-            "findings": told,
-        }
+    def _within_cluster(self, scene: _diagnose.Scene, names: list[str]) -> dict[str, _http.Answer]:
+        """What a cluster says of services that it asks itself, where nobody else comes through."""
+        inside = {}
+        for name in names:
+            service, answer = scene.endpoints[name].service, scene.endpoints[name].answer
+            heard = [c.heard for c in scene.of(service)]
+            if answer.trouble in _diagnose.UNREACHED and all(heard):
+                well = _http.Answer(_diagnose.READY, answer.url)
+                inside[name] = _diagnose.unseen(service, well)
+        return inside
+
+
+def _container(raw: dict[str, Any]) -> _diagnose.Container:
+    """A container as the program ``_cluster`` has written it."""
+    heard, listen = raw["heard"], raw["listen"]
+    if heard:
+        heard = _http.Answer(url="", **dict(heard, body=heard["body"].encode()))
+    fields = dict(raw, heard=heard, held=tuple(raw["held"]))
+    return _diagnose.Container(**dict(fields, listen=listen and [tuple(each) for each in listen]))
+
+
+def _in_cluster(preview: dict[str, Any]) -> bool:
+    return bool(preview["target"] == "kubernetes")
 
 
 def _question(settings: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ logged in to from a configuration of this run, which neither RUN nor an image ev
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
@@ -32,6 +31,7 @@ from typing import (
     NamedTuple,
     Optional,
     Tuple,
+    Type,
     Union,
 )
 
@@ -42,6 +42,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _docker,
     _dockerfile,
     _names,
+    _registry,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._checkout import (
     Checkout,
@@ -118,7 +119,8 @@ class Request(NamedTuple):
 
     `previous` has by service the `digest` and `image_id` of what was deployed last. Who is not
     `trusted` gets no `secrets`, no cache mount of who was, and where there are any secrets no
-    step's result of another build either, as that may hold what a secret opened.
+    step's result of another build either, as that may hold what a secret opened. With `push` it is
+    a cluster that runs the images: they are wanted in their registries, not on this engine.
     """
 
     name: str
@@ -141,11 +143,13 @@ class Request(NamedTuple):
     pids: int = 4096
     disk: int = 20 << 30
     builder: str = ""
+    push: bool = False
     meanwhile: Optional[Meanwhile] = None
 
 
 class Made(NamedTuple):
-    """An image as it is now. `how` is built, retagged, kept, pulled or present."""
+    """An image as it is now. `how` is built, retagged, kept, pulled, present or left (to those who
+    run it). `id` is the engine's; of what is pushed, or awaited for a cluster, it is the digest."""
 
     ref: str
     id: str
@@ -201,8 +205,10 @@ def run(params: Mapping[str, Any], check: bool) -> Dict[str, Any]:
         return {"failed": True, "msg": _announce.harmless(str(failed)), "log": said}
     except OSError as error:
         return {"failed": True, "msg": str(error)}
+    images = result.images.values()
     return {
-        "changed": any(image.how not in ("kept", "present") for image in result.images.values()),
+        "changed": any(image.how not in ("kept", "present", "left") for image in images),
+        "pins": {i.ref: i.digest for i in images if i.digest} if params["push"] else {},
         "images": {name: image._asdict() for name, image in result.images.items()},
         "limited": result.limited,
         "meanwhile": result.meanwhile,
@@ -222,7 +228,9 @@ def make(request: Request, check: bool = False) -> Result:
             shutil.rmtree(os.path.join(request.folder, left), ignore_errors=True)
     work = tempfile.mkdtemp(prefix=".build-", dir=request.folder)
     try:
-        return _Maker(request, work).make(check)
+        return _maker(request)(request, work).make(check)
+    except _registry.RegistryError as error:
+        raise BuildFailed("Looking for the images failed: {0}".format(error)) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -410,9 +418,11 @@ def _check(request: Request) -> None:
         _names.parse(request.name)
     except _names.NameRefused as refused:
         raise BuildFailed(str(refused)) from None
-    own = "{0}/{1}/".format(_names.IMAGES, request.name)
+    own = "{0}/{1}/{2}/[^/@]+".format(
+        "[^@]+" if request.push else "", _names.IMAGES, request.name
+    ).lstrip("/")
     for service in request.services:
-        ours = service.image.startswith(own)
+        ours = re.fullmatch(own, service.image)
         usable = all(map(_IMAGE.fullmatch, filter(None, (service.image, service.prebuilt))))
         if not usable or (service.source != "pull" and not ours):
             raise BuildFailed("{0!r} is no image of {1}.".format(service.image, request.name))
@@ -444,6 +454,7 @@ class _Maker:
         self.work = work
         self.deadline = time.monotonic() + request.timeout
         self.images: Dict[str, Dict[str, Any]] = {}
+        self.hows: Dict[str, str] = {}
         self.digests: Dict[str, str] = {}
         self.cgroup = ""
         self.disk: Optional[Tuple[str, int]] = None
@@ -452,18 +463,17 @@ class _Maker:
     def make(self, check: bool) -> Result:
         services = self.request.services
         jobs = list({service.image: service for service in reversed(services)}.values())[::-1]
-        previous = [p.get("image_id", "") for p in self.request.previous.values()]
-        self._inspect([job.image for job in jobs] + [each for each in previous if each])
+        self._look(jobs)
+        self.hows = {job.image: self._how(job) for job in jobs}
         if check:
-            hows = {job.image: self._how(job) for job in jobs}
-            told = {s.name: Made(s.image, "", hows[s.image], "", 0.0) for s in services}
+            told = {s.name: Made(s.image, "", self.hows[s.image], "", 0.0) for s in services}
             return Result(told, True)
-        request, before, bounded = self.request, self.images, True
+        request, bounded = self.request, True
         app = _names.parse(request.name)[0]
         with confined(app, request.trusted, request.memory, request.pids) as self.cgroup:
             if request.builder:
                 self.cgroup = ""
-            ways = {self._how(job) for job in jobs}
+            ways = set(self.hows.values())
             if "built" in ways:
                 bounded = bool(self.cgroup or request.builder)
             outcomes, said = self._all(jobs, watch_disk=bool(ways & {"built", "pulled"}))
@@ -473,14 +483,24 @@ class _Maker:
             raise BuildFailed(
                 message, [line for each in failed for line in each.log][: _build_log.LINES]
             )
-        self._inspect([job.image for job in jobs])
-        made = {
-            each.ref: self._identified(each, before) for each in outcomes if isinstance(each, Made)
-        }
-        for image in made.values():
-            self._refuse_harmful(image)
+        done = self._finish([each for each in outcomes if isinstance(each, Made)])
+        made = {image.ref: image for image in done}
         named = {service.name: made[service.image] for service in services}
         return Result(named, bounded, said)
+
+    def _look(self, jobs: Iterable[Wanted]) -> None:
+        """See what there is already."""
+        previous = [p.get("image_id", "") for p in self.request.previous.values()]
+        self._inspect([job.image for job in jobs] + [each for each in previous if each])
+
+    def _finish(self, made: List[Made]) -> List[Made]:
+        """The images as they are at the end, none of which does harm."""
+        before = self.images
+        self._inspect([image.ref for image in made])
+        found = [self._identified(image, before) for image in made]
+        for image in found:
+            self._refuse_harmful(image)
+        return found
 
     def _all(self, jobs: List[Wanted], watch_disk: bool) -> Tuple[List[Outcome], str]:
         """What came of each image, and what the command beside them has printed."""
@@ -517,12 +537,7 @@ class _Maker:
         return "" if ended.rc else ended.out.decode("utf-8", "replace")
 
     def _identified(self, made: Made, before: Mapping[str, Any]) -> Made:
-        found = self._found(made.ref)
-        if not found:
-            raise BuildFailed(
-                "{0} is gone from the engine though it was just made. Does something else remove"
-                " images there, such as `docker image prune`? Start again.".format(made.ref)
-            )
+        found = _must_be(self._found(made.ref), made.ref)
         digest = self.digests.get(made.ref) or next(iter(found.get("RepoDigests") or []), "")
         same = made.how == "pulled" and before.get(made.ref, {}).get("Id") == found["Id"]
         how = "present" if same else made.how
@@ -530,21 +545,28 @@ class _Maker:
 
     def _attempt(self, job: Wanted) -> Union[Made, BuildFailed]:
         began = time.monotonic()
-        how = self._how(job)
         try:
-            if how == "built":
-                self._build(job)
-            elif how == "retagged":
-                self._tag(self._last(job), job.image)
-            elif how == "pulled":
-                self._pull(job)
-            if how != "kept" and job.source != "pull":
-                self._name_former(job.image)
+            made = self._have(job)
         except BuildFailed as failed:
             return failed
         except PathRefused as refused:
             return BuildFailed("services.{0}.build: {1}.".format(job.name, refused))
-        return Made(job.image, "", how, "", round(time.monotonic() - began, 2))
+        except _registry.RegistryError as error:
+            return BuildFailed("services.{0}: {1}".format(job.name, error))
+        return made._replace(seconds=round(time.monotonic() - began, 2))
+
+    def _have(self, job: Wanted) -> Made:
+        """Have one image as planned."""
+        how = self.hows[job.image]
+        if how == "built":
+            self._build(job, ["--load", "--tag", job.image])
+        elif how == "retagged":
+            self._tag(self._last(job), job.image)
+        elif how == "pulled":
+            self._pull(job)
+        if how != "kept" and job.source != "pull":
+            self._name_former(job.image)
+        return Made(job.image, "", how, "", 0.0)
 
     def _how(self, job: Wanted) -> str:
         if job.source == "prebuilt":
@@ -564,21 +586,25 @@ class _Maker:
                 service.image == job.image
                 and last.get("digest")
                 and last["digest"] == service.build.get("digest")
-                and self._found(last.get("image_id", ""))
+                and self._is_there(job, last.get("image_id", ""))
             ):
                 return last["image_id"]
         return ""
 
+    def _is_there(self, job: Wanted, image_id: str) -> bool:
+        return bool(self._found(image_id))
+
     # -- one image ----------------------------------------------------------------------------
 
-    def _build(self, job: Wanted) -> None:
+    def _build(self, job: Wanted, output: List[str]) -> None:
+        """Build an image; ``output`` tells buildx where to put it."""
         folder = tempfile.mkdtemp(dir=self.work)
         request, build = self.request, job.build
         checkout = Checkout(request.checkout)
         context = checkout.path("", build.get("context") or ".")
         checkout.must(context, "folder")
-        argv = ["docker", "buildx", "build", "--progress", "plain", "--load"]
-        argv += ["--builder", request.builder or "default", "--tag", job.image]
+        argv = ["docker", "buildx", "build", "--progress", "plain", *output]
+        argv += ["--builder", request.builder or "default"]
         dockerfile = self._dockerfile(job, checkout, context, folder)
         argv += ["--file", dockerfile]
         if build.get("target"):
@@ -605,8 +631,12 @@ class _Maker:
             apart = mounts_cache(stream.read())
         ended = self._solve(job, argv, context, apart)
         if not apart and any(map(mounts_cache, _steps(ended.err))):
-            self._ask(["docker", "image", "rm", job.image])
+            self._forget(job)
             self._solve(job, argv, context, apart=True)
+
+    def _forget(self, job: Wanted) -> None:
+        """Remove what was built just now."""
+        self._ask(["docker", "image", "rm", job.image])
 
     def _solve(self, job: Wanted, argv: List[str], context: str, apart: bool) -> Ended:
         """Let BuildKit build it; `apart`, no result of another preview's steps is taken."""
@@ -682,20 +712,21 @@ class _Maker:
                 allowed = "preview_images_timeout", self.request.images_timeout
                 raise self._failed("Pulling {0}".format(wanted), ended, *allowed)
             if time.monotonic() + POLL > limit or ended.timed_out:
-                raise BuildFailed(
-                    "{0} did not appear within {1:g} seconds. Has CI built and pushed it? Look at"
-                    " its job, or let preview_images_timeout wait longer.".format(
-                        wanted, self.request.images_timeout
-                    )
-                )
+                raise self._did_not_appear(wanted)
             time.sleep(POLL)
         digest = re.search(r"^Digest: (sha256:[0-9a-f]{64})$", ended.out.decode(), re.MULTILINE)
         if digest:
-            self.digests[job.image] = "{0}@{1}".format(_without_tag(wanted), digest.group(1))
+            self.digests[job.image] = _by_digest(wanted, digest.group(1))
         if through != job.image:
             self._tag(through, job.image)
             if not had:
                 self._ask(["docker", "image", "rm", through])
+
+    def _did_not_appear(self, image: str) -> BuildFailed:
+        return BuildFailed(
+            "{0} did not appear within {1:g} seconds. Has CI built and pushed it? Look at its job,"
+            " or let preview_images_timeout wait longer.".format(image, self.request.images_timeout)
+        )
 
     def _by_mirror(self, image: str) -> str:
         name, tag = image_name(image)
@@ -715,16 +746,16 @@ class _Maker:
         if former:
             now = self._ask(["docker", "image", "inspect", "--format", "{{.Id}}", image])
             if now.out.decode().strip() != former:
-                self._tag(former, "{0}:former-{1}".format(_without_tag(image), former[7:19]))
+                self._tag(former, _registry.without_tag(image) + ":" + _former(former))
 
     def _refuse_harmful(self, image: Made) -> None:
         """What an image says of itself reaches its containers, where nobody screens it again."""
-        config = self._found(image.ref).get("Config") or {}
-        reason = _harm(config)
-        if reason:
+        try:
+            _refuse(image.ref, self._found(image.ref).get("Config") or {})
+        except BuildFailed:
             if image.how != "present":
                 self._ask(["docker", "image", "rm", "--force", image.ref])
-            raise BuildFailed("{0} {1}".format(image.ref, reason))
+            raise
 
     # -- the engine ---------------------------------------------------------------------------
 
@@ -795,7 +826,8 @@ class _Maker:
         kept = _read_json(os.path.join(theirs, "config.json"))
         mine = {
             "auths": {
-                _registry(each["registry"]): _login(each) for each in self.request.registries
+                _auths_key(each["registry"]): {"auth": _registry.basic(each)}
+                for each in self.request.registries
             },
             "cliPluginsExtraDirs": [
                 *kept.get("cliPluginsExtraDirs", []),
@@ -857,7 +889,12 @@ class _Maker:
     # -- saying why not -----------------------------------------------------------------------
 
     def _failed(
-        self, what: str, ended: Ended, setting: str = "", seconds: float = ANSWER
+        self,
+        what: str,
+        ended: Ended,
+        setting: str = "",
+        seconds: float = ANSWER,
+        push: bool = False,
     ) -> BuildFailed:
         """Why something did not work; `seconds`, by this setting, are what it might take."""
         text = redact(ended.err, _hidden(self.request))
@@ -867,16 +904,152 @@ class _Maker:
             return BuildFailed(
                 "{0} failed: {1}".format(what, why), _build_log.steps(lines)[-_build_log.LINES :]
             )
-        sentence, log = _build_log.explain(lines)
+        sentence, log = _build_log.explain(lines, push)
         return BuildFailed("{0} failed: {1}".format(what, sentence), log)
+
+
+class _Pusher(_Maker):
+    """For a cluster: what is built by the engine is pushed, once it has been looked at; the engine
+    forgets it. All else is in a registry already."""
+
+    def __init__(self, request: Request, work: str) -> None:
+        super().__init__(request, work)
+        self.there = _registry.Registries(request.registries, request.ca, request.proxy)
+
+    def _look(self, jobs: Iterable[Wanted]) -> None:
+        """What there is, is asked for where it is needed: nothing of it is on the engine."""
+
+    def _finish(self, made: List[Made]) -> List[Made]:
+        return made
+
+    def _how(self, job: Wanted) -> str:
+        if job.source == "pull":
+            return "left"
+        if job.source == "prebuilt":
+            return "present"
+        last = "" if self.request.fresh else _digest(self._last(job))
+        if not last:
+            return "built"
+        return "kept" if self.there.digest(job.image) == last else "retagged"
+
+    def _is_there(self, job: Wanted, image_id: str) -> bool:
+        """Whether the image that a cluster runs by this id is in the repository."""
+        last = _digest(image_id)
+        return bool(last and self.there.digest(_by_digest(job.image, last)))
+
+    def _have(self, job: Wanted) -> Made:
+        how, name = self.hows[job.image], job.image
+        if how == "left":
+            return Made(name, "", how, "", 0.0)
+        if how == "present":
+            name = job.prebuilt
+            digest = self._awaited(name)
+        else:
+            before = self._before(name)
+            digest = self._pushed(job) if how == "built" else _digest(self._last(job))
+            if before == digest:
+                how = "kept"
+            elif before:
+                # So that `down` finds it: a manifest without a tag is in no list.
+                self.there.tag(_by_digest(name, before), _former(before))
+            if how == "retagged":
+                self._name(job, digest)
+        return Made(job.image, digest, how, "{0}@{1}".format(name.partition("@")[0], digest), 0.0)
+
+    def _name(self, job: Wanted, digest: str) -> None:
+        self.there.tag(_by_digest(job.image, digest), job.image.rpartition(":")[2])
+
+    def _before(self, image: str) -> str:
+        """The digest that has this name already. Whether one may push is told by pushing."""
+        try:
+            return self.there.digest(image)
+        except _registry.Refused:
+            return ""
+
+    def _awaited(self, image: str) -> str:
+        """The digest of an image that CI pushes."""
+        limit = time.monotonic() + self.request.images_timeout
+        while True:
+            digest = self.there.digest(image)
+            if digest:
+                return digest
+            if time.monotonic() + POLL > limit:
+                raise self._did_not_appear(image)
+            time.sleep(POLL)
+
+    def _pushed(self, job: Wanted) -> str:
+        """Build an image, look at it, push it. Its digest."""
+        self._build(job, ["--load", "--tag", job.image])
+        try:
+            found = _found(self._inspected([job.image]), job.image)
+            _refuse(job.image, _must_be(found, job.image).get("Config") or {})
+            ended = self._run(["docker", "push", job.image], self.deadline)
+            said = ended.out.decode("utf-8", "replace")
+            digest = re.search(r"digest: (sha256:[0-9a-f]{64}) ", said)
+            if ended.rc != 0 or not digest:
+                limit = "preview_build_timeout", self.request.timeout
+                raise self._failed("Pushing {0}".format(job.image), ended, *limit, push=True)
+            return digest.group(1)
+        finally:
+            self._forget(job)
+
+
+class _BuilderPusher(_Pusher):
+    """For a cluster, where a builder was named: it pushes by itself, and no engine takes part.
+
+    What it has pushed has no name until it has been looked at.
+    """
+
+    def _pushed(self, job: Wanted) -> str:
+        output = "type=image,name={0},push-by-digest=true,push=true".format(
+            _registry.without_tag(job.image)
+        )
+        told = tempfile.mkdtemp(dir=self.work) + "/metadata.json"
+        self._build(job, ["--output", output, "--metadata-file", told])
+        digest = str(_read_json(told).get("containerimage.digest"))
+        image = _by_digest(job.image, digest)
+        try:
+            _refuse(job.image, self.there.config(image))
+        except BuildFailed:
+            self.there.delete(image)
+            raise
+        self._name(job, digest)
+        return digest
+
+    def _forget(self, job: Wanted) -> None:
+        """Nothing: it has no name, and may be what is deployed."""
+
+
+def _maker(request: Request) -> Type[_Maker]:
+    if not request.push:
+        return _Maker
+    return _BuilderPusher if request.builder else _Pusher
+
+
+def _former(digest: str) -> str:
+    """The tag of what had a commit's name before."""
+    return "former-" + digest[7:19]
+
+
+def _by_digest(image: str, digest: str) -> str:
+    return "{0}@{1}".format(_registry.without_tag(image), digest)
+
+
+def _digest(image_id: str) -> str:
+    """The digest in the id by which a cluster tells what it runs, "" where it is none."""
+    found = re.search(r"@(sha256:[0-9a-f]{64})\Z", image_id)
+    return found.group(1) if found else ""
+
+
+def _refuse(image: str, config: Mapping[str, Any]) -> None:
+    """Refuse an image that says harmful things of itself."""
+    reason = _harm(config)
+    if reason:
+        raise BuildFailed("{0} {1}".format(image, reason))
 
 
 def _trust(trusted: bool) -> str:
     return "trusted" if trusted else "untrusted"
-
-
-def _without_tag(image: str) -> str:
-    return re.sub(r":[^/:]*\Z", "", image.partition("@")[0])
 
 
 def _found(images: Mapping[str, Dict[str, Any]], image: str) -> Dict[str, Any]:
@@ -884,6 +1057,16 @@ def _found(images: Mapping[str, Dict[str, Any]], image: str) -> Dict[str, Any]:
     for prefix in ("docker.io/library/", "docker.io/"):
         name = name[len(prefix) :] if name.startswith(prefix) else name
     return images.get(image) or images.get(name + (tag or ":latest")) or {}
+
+
+def _must_be(found: Dict[str, Any], image: str) -> Dict[str, Any]:
+    """What the engine says of an image that was just made."""
+    if not found:
+        raise BuildFailed(
+            "{0} is gone from the engine though it was just made. Does something else remove"
+            " images there, such as `docker image prune`? Start again.".format(image)
+        )
+    return found
 
 
 def _harm(config: Mapping[str, Any]) -> str:
@@ -942,16 +1125,11 @@ def _hidden(request: Request) -> List[str]:
     return in_every_form(values)
 
 
-def _registry(name: str) -> str:
+def _auths_key(name: str) -> str:
     """The key under which docker looks for a login."""
     host = name.partition("/")[0]
     hub = ("docker.io", "index.docker.io", "registry-1.docker.io")
     return "https://index.docker.io/v1/" if host in hub else host
-
-
-def _login(registry: Mapping[str, str]) -> Dict[str, str]:
-    pair = "{0}:{1}".format(registry["username"], registry["password"])
-    return {"auth": base64.b64encode(pair.encode()).decode()}
 
 
 def _write_private(path: str, text: str) -> None:

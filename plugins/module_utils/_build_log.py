@@ -102,9 +102,44 @@ _SENTENCES: Tuple[Tuple[str, str], ...] = (
     ),
     (
         r"Cannot connect to the Docker daemon|error during connect",
-        "no Docker engine answers. Is it running, and may this user use it?",
+        "no Docker engine answers. Is it running, and may this user use it? For a cluster,"
+        " preview_buildx_builder may name a remote builder, which needs none.",
     ),
     (r'no builder "(?P<it>[^"]*)" found', "there is no builder {it} (preview_buildx_builder)."),
+)
+
+# What of the above has another cause, or another cure, when an image is pushed.
+_PUSH_SENTENCES: Tuple[Tuple[str, str], ...] = (
+    (
+        r"(?P<it>\b413\b|[Rr]equest [Ee]ntity [Tt]oo [Ll]arge)",
+        "the registry, or a proxy before it, takes no layer that large ({it}). Allow more there"
+        " (nginx: client_max_body_size), or make the image smaller.",
+    ),
+    (
+        r"name unknown|[Rr]epository .*(?:does not exist|not found)|NAME_UNKNOWN",
+        "the registry has no such repository, and makes none by itself. Let it make what is pushed"
+        " (ECR: a repository creation template), or let preview_registry name one that does.",
+    ),
+    (
+        r"\b401\b|unauthorized|no basic auth credentials|incorrect username",
+        "the registry wants a login for this, or not the one it was given. Enter username and"
+        " password of preview_registry in preview_registries.",
+    ),
+    (
+        r"\b403\b|denied|insufficient_scope|authorization failed",
+        "the login of preview_registries may not push there. Give that user the right to, or"
+        " correct preview_registry.",
+    ),
+    (
+        r"HTTP response to HTTPS client",
+        "the registry speaks no TLS, and only one on localhost may do so. Give it a certificate.",
+    ),
+    (
+        r"lookup (?P<name>\S+).*: no such host|(?P<it>dial tcp \S+:.*(?:connection refused"
+        r"|no route to host|i/o timeout)|network is unreachable|TLS handshake timeout)",
+        "the registry can't be reached from the builder ({it}). Check preview_registry, the"
+        " network, and the proxy of the engine or BuildKit there.",
+    ),
 )
 
 _RUN_HINTS: Tuple[Tuple[str, str], ...] = (
@@ -128,7 +163,7 @@ _RUN_HINTS: Tuple[Tuple[str, str], ...] = (
 )
 
 
-def explain(lines: List[str]) -> Tuple[str, List[str]]:
+def explain(lines: List[str], push: bool = False) -> Tuple[str, List[str]]:
     """The sentence for what docker wrote, and the last lines of the step that failed."""
     said = next((line for line in reversed(lines) if re.match(r"ERROR|Error", line)), "")
     said = said or (lines[-1] if lines else "docker said nothing")
@@ -145,7 +180,8 @@ def explain(lines: List[str]) -> Tuple[str, List[str]]:
         if not hint and run.group(2) == "137":
             hint = "It was killed, most likely for lack of memory (preview_build_memory)."
         return "{0}{1}. {2}".format(where, sentence, hint).strip(), log[-LINES:]
-    for pattern, sentence in _SENTENCES:
+    push = push or "failed to push" in said
+    for pattern, sentence in (*_PUSH_SENTENCES, *_SENTENCES) if push else _SENTENCES:
         found = re.search(pattern, said)
         if found:
             it = next(filter(None, found.groupdict().values()), "")

@@ -100,6 +100,21 @@ class Checkout:
         except UnicodeDecodeError:
             raise PathRefused("it is not UTF-8 text") from None
 
+    def files(self, path: str, most: int) -> Iterator[Tuple[str, bytes]]:
+        """Each regular file at a path or below it, by its own path; more than ``most`` bytes in
+        all are refused, and links."""
+        path = path.rstrip("/")
+        if self.kind(self.path("", path)) == "file":
+            yield path, self.read(path, most)
+            return
+        left = most
+        for name, _full, mode in self._below(self.path("", path), BOUNDS.depth):
+            if not stat.S_ISREG(mode):
+                raise PathRefused("{0} is no regular file".format(name))
+            data = self.read(posixpath.join(path, name), left)
+            left -= len(data)
+            yield posixpath.join(path, name), data
+
     def digest(self, path: str, bounds: Bounds = BOUNDS) -> str:
         """One value for all that lies at a path: names, contents, executable bits, link targets."""
         total = hashlib.sha256()

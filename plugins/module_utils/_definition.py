@@ -10,6 +10,7 @@ that we wrote; what it says is screened again.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import platform
@@ -48,6 +49,8 @@ ENV_FILES = (".env", ".env.preview")
 ENV_MAX = 64 << 10
 ENV_TOTAL = 2 << 20
 """Characters that all ``env_file`` of all services may have together, values filled in."""
+FILES_MAX = 1 << 20
+"""Bytes of what one bind names: an object of Kubernetes may hold no more."""
 
 
 class Request(NamedTuple):
@@ -55,7 +58,8 @@ class Request(NamedTuple):
 
     ``variables`` are granted to the file, and where ``names`` are given ``PREVIEW_<SERVICE>_URL``
     of each service; ``profiles``: services of others are left out (``*``
-    keeps all); ``git_dir`` and ``commit`` tell where the checkout's objects are.
+    keeps all); ``git_dir`` and ``commit`` tell where the checkout's objects are; ``with_files``:
+    what services bind of the checkout is read, since it runs where that is not.
     """
 
     path: str
@@ -73,6 +77,7 @@ class Request(NamedTuple):
     timeout: float = 30
     compose: Optional[str] = None
     names: Optional[_names.Names] = None
+    with_files: bool = False
 
 
 class Definition(NamedTuple):
@@ -86,6 +91,7 @@ class Definition(NamedTuple):
     x_preview: Dict[str, Any]
     warnings: List[str]
     digests: Dict[str, str]
+    files: Dict[str, str]
 
 
 def run(params: Mapping[str, Any], check: bool) -> Dict[str, Any]:
@@ -114,6 +120,8 @@ def run(params: Mapping[str, Any], check: bool) -> Dict[str, Any]:
         }
     # Ansible has a use of its own for the key "warnings".
     result = definition._asdict()
+    if not definition.files:
+        del result["files"]
     return dict(result, changed=False, notes=result.pop("warnings"))
 
 
@@ -140,6 +148,7 @@ def _request(params: Mapping[str, Any]) -> Request:
         timeout=params["timeout"],
         names=names,
         compose=params["compose"],
+        with_files=params.get("with_files", False),
     )
 
 
@@ -201,7 +210,6 @@ class _Reader:
         services: Dict[str, Any] = normal.get("services", {})
         _share_builds(services)
         self.tell_all(_screen.refused_images(services, self.request.images))
-        self.tell_all(_screen.too_many_containers(services))
         self.tell_all(_xpreview.validate(top, wished))
         self.check_dockerfiles(services)
         self.stop_at_problems()
@@ -210,6 +218,7 @@ class _Reader:
         self.stop_at_problems()
         self.warnings += ["{0}: {1}".format(self.file, note) for note in notes]
         digests = self.digests(services)
+        held = self.files_of(normal) if self.request.with_files else {}
         self.stop_at_problems()
         return Definition(
             file=self.file,
@@ -220,6 +229,7 @@ class _Reader:
             x_preview={"web": found.web, "services": found.services},
             warnings=_screen.describe_notes(self.notes, self.file) + self.warnings,
             digests=digests,
+            files=held,
         )
 
     def stop_at_problems(self) -> None:
@@ -554,6 +564,29 @@ class _Reader:
             for name, item in normal.get(kind, {}).items()
             if not (kind == "secrets" and name in self.of_builds)
         }
+
+    def files_of(self, normal: Mapping[str, Any]) -> Dict[str, str]:
+        """All that binds, configs and secrets name in the checkout: in base64, by its path."""
+        held: Dict[str, str] = {}
+        wanted: Dict[Path, str] = {
+            ("services", name, "volumes", i): mount["source"]
+            for name, service in normal.get("services", {}).items()
+            for i, mount in enumerate(service.get("volumes") or [])
+            if mount["type"] == "bind"
+        }
+        for kind in ("configs", "secrets"):
+            for name, item in self.with_contents(kind, normal).items():
+                if "file" in item:
+                    wanted[kind, name, "file"] = item["file"]
+        for at, path in wanted.items():
+            try:
+                for name, data in self.checkout.files(path, FILES_MAX):
+                    held[name] = base64.b64encode(data).decode("ascii")
+            except PathRefused as refusal:
+                reason = "{0}. A cluster gets files of the repository as ConfigMaps, of {1} KiB at "
+                reason += "most: put them into the image (COPY)"
+                self.tell(at, path, reason.format(refusal, FILES_MAX >> 10))
+        return held
 
     # -- Compose ----------------------------------------------------------------------------
 

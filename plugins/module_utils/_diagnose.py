@@ -65,10 +65,36 @@ RULES: Dict[str, Rule] = {
     ),
     "pull_unreachable": Rule(
         0,
-        "the image {image} cannot be pulled: its registry cannot be reached from the Docker host "
-        "({said}).",
+        "the image {image} cannot be pulled: its registry cannot be reached from where previews "
+        "run ({said}).",
     ),
     "not_started": Rule(0, "the services could not be started: {said}."),
+    "no_room": Rule(
+        20,
+        "{service} finds no place in the cluster: {said}. Take down previews that are not needed, "
+        "ask for less by x-preview.size, or add a node.",
+    ),
+    "quota": Rule(
+        5, "{service} does not fit into the quota of its namespace: {said}. Ask for less."
+    ),
+    "forbidden": Rule(5, "the cluster lets {service} have no pod: {said}."),
+    "no_disk": Rule(
+        5,
+        "{service} was evicted: it writes more to its own file system than it may ({said}). Let it "
+        "write to a volume, or raise preview_ephemeral_storage.",
+    ),
+    "root": Rule(
+        0,
+        "{service} runs as root, which preview_pod_security: restricted does not let run. Give its "
+        "image a USER by number (USER 1000:1000), or the service a user.",
+    ),
+    "named_user": Rule(
+        0,
+        "{service} runs as the user {said}, and by a name preview_pod_security: restricted cannot "
+        "tell that it is not root. Give its image a USER by number (USER 1000:1000), or the "
+        "service a user.",
+    ),
+    "pending": Rule(None, "{service} has not been started yet: {said}."),
     "too_few": Rule(5, "{service} has {count} of its {wanted} containers."),
     "outdated": Rule(5, "{service} still runs another image than the wanted commit's."),
     "leftover": Rule(5, "{service} is no longer wanted, and its container is still there."),
@@ -265,6 +291,10 @@ WORDS: Tuple[Tuple[str, str], ...] = (
         "it needs more processes than its limit. Raise x-preview.size or "
         "deploy.resources.limits.pids",
     ),
+    (
+        r"ephemeral local storage usage exceeds|exceeded its local ephemeral storage limit",
+        "it writes more to its own file system than preview_ephemeral_storage allows",
+    ),
     (r"[Nn]o space left on device", "the disk of the Docker host is full"),
     (r"[Aa]ddress already in use", "two of its processes listen on the same port"),
     (r"[Rr]ead-only file system", "it writes where its file system is read-only"),
@@ -361,7 +391,9 @@ class Container(NamedTuple):
     """What the engine and the kernel know of one container. ``up`` is in seconds, 0 unless it runs;
     ``health`` is "" where there is no healthcheck, ``declined`` where the app wants none;
     ``exposes`` says whether its image names TCP ports. ``listen`` is None where the sockets could
-    not be read, else (any|loopback|other, port) of each."""
+    not be read, else (any|loopback|other, port) of each. ``held``: what keeps a cluster from
+    starting it, a code of ``RULES`` and the cluster's words. ``heard``: what its endpoint answers
+    to the cluster, where that asks."""
 
     ident: str
     service: str
@@ -378,6 +410,8 @@ class Container(NamedTuple):
     up: float = 0
     exposes: bool = False
     listen: Optional[List[Tuple[str, int]]] = None
+    held: Tuple[str, str] = ("", "")
+    heard: Optional[Answer] = None
 
 
 class Told(NamedTuple):
@@ -458,6 +492,13 @@ def listener(text: str) -> Tuple[str, int]:
     return place, int(port, 16)
 
 
+def listeners(table: str) -> List[Tuple[str, int]]:
+    """Who listens, out of what a pod says of the kernel's tables of its sockets: it may say
+    anything."""
+    rows = re.findall(r"^ *\d{1,5}: ([0-9A-F]{8}|[0-9A-F]{32}):([0-9A-F]{4}) \S+ 0A ", table, re.M)
+    return [listener("{0}:{1}".format(*row)) for row in rows[:500]]
+
+
 def parse_told(output: str, secrets: Sequence[str] = ()) -> Dict[str, Told]:
     """By container id what ``TOLD`` printed, fit to be shown."""
     lines: Dict[str, List[Tuple[float, str]]] = {}
@@ -505,6 +546,10 @@ def presentable(lines: Sequence[str], secrets: Sequence[str] = ()) -> List[str]:
 
 POLL = 0.25
 """So many seconds are at most between two looks at a preview; the first follow sooner."""
+UNREACHED = ("dns", "refused", "unreachable", "tls")
+"""The troubles of whoever does not come as far as the gateway."""
+READY = 200
+"""What a cluster's answer stands for that was as it should be."""
 _HEALTH = {
     "path": "/",
     "deep": None,
@@ -546,7 +591,7 @@ class Endpoint:
     @property
     def redirects(self) -> int:
         """How many redirects are followed: none where one is what is expected."""
-        return 0 if any(300 <= status < 400 for status in _expected(self.service)) else REDIRECTS
+        return 0 if any(300 <= status < 400 for status in expected(self.service)) else REDIRECTS
 
     @property
     def paths(self) -> List[str]:
@@ -569,6 +614,18 @@ class Endpoint:
         by_app = answer.status and not _by_gateway(answer)
         self._next = now + interval if by_app else now
 
+    def told(self, containers: Sequence[Container], now: float) -> bool:
+        """Take in what a cluster that asks by itself was answered, of all containers the worst.
+
+        :returns: whether that was no good, so that nobody else is led there.
+        """
+        heard = [c.heard for c in containers if c.heard is not None]
+        bad = [answer for answer in heard if answer.status != READY]
+        if bad:
+            url = self.service["expose"]["url"] + str(self.health["path"])
+            self.heard(bad[0]._replace(url=url), now, min(c.up for c in containers))
+        return bool(bad)
+
 
 def health_of(service: Mapping[str, Any]) -> Dict[str, Any]:
     """A service's ``health`` with every default."""
@@ -576,7 +633,8 @@ def health_of(service: Mapping[str, Any]) -> Dict[str, Any]:
     return dict(_HEALTH, **wish)
 
 
-def _expected(service: Mapping[str, Any]) -> List[int]:
+def expected(service: Mapping[str, Any]) -> List[int]:
+    """The statuses that are what a service wishes for; none where any will do."""
     status = health_of(service)["status"]
     return list(status) if isinstance(status, (list, tuple)) else [status] if status else []
 
@@ -585,9 +643,9 @@ def answered(service: Mapping[str, Any], answer: Answer) -> bool:
     """Whether a service's answer through the gateway is the one its definition expects."""
     if answer.trouble or _by_gateway(answer) or answer.status == 429:
         return False
-    expected = _expected(service)
-    if expected:
-        return answer.status in expected
+    wanted = expected(service)
+    if wanted:
+        return answer.status in wanted
     if 300 <= answer.status < 400:
         return _misled(answer) == ""
     # Without a health path the front page may well ask for a login or not exist.
@@ -606,7 +664,7 @@ def unseen(service: Mapping[str, Any], answer: Answer) -> Answer:
     """The answer to a question that only shows whether an app answers at all: what was expected."""
     if answer.trouble or _by_gateway(answer) or answer.status == 429:
         return answer
-    return answer._replace(status=(_expected(service) or [200])[0])
+    return answer._replace(status=(expected(service) or [200])[0])
 
 
 def _misled(answer: Answer) -> str:
@@ -700,16 +758,22 @@ def _finding(rule: str, service: str, ident: str = "", /, **facts: Any) -> Findi
 
 def _of_service(scene: Scene, service: Mapping[str, Any]) -> Iterator[Finding]:
     mine = scene.of(service)
-    for container in mine:
-        finding = _of_container(scene, service, container)
-        if finding:
-            yield finding
-            return
+    found = [_of_container(scene, service, container) for container in mine]
+    sick = [finding for finding in found if finding]
+    if len(mine) - len(sick) >= service["replicas"]:
+        # What an autoscaler wants besides, and finds no place for, is nothing that fails.
+        sick = [finding for finding in sick if finding.code not in _NO_PLACE]
+    if sick:
+        yield sick[0]
+        return
     name = service["name"]
     if len(mine) < service["replicas"]:
         yield _finding("too_few", name, count=len(mine), wanted=service["replicas"])
-    elif len(mine) > service["replicas"] or any(_outdated(scene, service, c) for c in mine):
+    elif len(mine) > service["most"] or any(_outdated(scene, service, c) for c in mine if c.image):
         yield _finding("outdated", name, mine[0].ident)
+
+
+_NO_PLACE = ("no_room", "quota")
 
 
 def _outdated(scene: Scene, service: Mapping[str, Any], container: Container) -> bool:
@@ -724,6 +788,9 @@ def _of_container(
     scene: Scene, service: Mapping[str, Any], container: Container
 ) -> Optional[Finding]:
     name, ident, status = service["name"], container.ident, container.status
+    held, words = container.held
+    if held:
+        return _finding(held, name, ident, image=service["image"], said=words)
     if status == "created":
         if not container.error:
             return _finding("waits", name, ident)
@@ -794,7 +861,7 @@ def _of_endpoint(scene: Scene, service: Mapping[str, Any], endpoint: Endpoint) -
     inside = scene.inside.get(name)
     finding = _of_way(service, outside, inside)
     if finding is None:
-        unreached = outside.trouble in ("dns", "refused", "unreachable", "tls")
+        unreached = outside.trouble in UNREACHED
         finding = _of_answer(scene, service, inside if inside and unreached else outside)
     mine = scene.of(service)
     finding = finding._replace(ident=mine[0].ident if mine else "")
@@ -846,18 +913,18 @@ def _of_answer(scene: Scene, service: Mapping[str, Any], answer: Answer) -> Find
         return _finding("too_long", name, url=url)
     if status == 429:
         return _finding("too_many", name, url=url)
-    expected = " or ".join(str(s) for s in _expected(service)) or "less than 500"
+    wanted = " or ".join(str(s) for s in expected(service)) or "less than 500"
     if 300 <= status < 400:
         location = presentable([answer.location])
         code = _misled(answer) or "redirects"
         where = (location or ["nowhere"])[0][:200]
-        return _finding(code, name, url=url, location=where, expected=expected)
+        return _finding(code, name, url=url, location=where, expected=wanted)
     mine = scene.of(service)
     cause = scene.because(mine[0].ident) if mine else ""
     if status >= 500:
         code = "error" if status in (500, 501) else "busy"
         return _finding(code, name, url=url, status=status, cause=cause)
-    return _finding("status", name, url=url, status=status, expected=expected)
+    return _finding("status", name, url=url, status=status, expected=wanted)
 
 
 def _unanswered(scene: Scene, service: Mapping[str, Any], answer: Answer) -> Finding:
@@ -896,6 +963,29 @@ def log_of(scene: Scene, finding: Finding) -> List[str]:
     asked = finding.code in ("unhealthy", "starting")
     check = checks[0].split("\n") if checks and asked else []
     return presentable([*scene.log(finding.ident), *check])[-20:]
+
+
+def refusal(
+    scene: Scene, findings: Sequence[Finding], secrets: Sequence[str] = ()
+) -> Dict[str, Any]:
+    """A task's result for a preview that does not become well, for the first of the findings."""
+    told = [
+        {
+            "service": finding.service,
+            "diagnosis": finding.code,
+            "sentence": " ".join(presentable(finding.sentence.split("\n"), secrets)),
+        }
+        for finding in findings
+    ]
+    return {
+        "failed": True,
+        "changed": False,
+        "msg": told[0]["sentence"],
+        "log": log_of(scene, findings[0]),
+        "service": told[0]["service"],
+        "diagnosis": told[0]["diagnosis"],
+        "findings": told,
+    }
 
 
 class Patience:
@@ -938,6 +1028,15 @@ _STARTS = (
 # What a service that was never asked to start is bound to be.
 _BEFORE_START = ("too_few", "waits", "young", "leftover", "outdated")
 _BEFORE_END = ("starting", "job_runs", "data_silent")
+
+
+def pull_failed(said: str) -> Tuple[str, str]:
+    """Why an image was not pulled: a code of ``RULES``, and the words that say it."""
+    for code, pattern in _STARTS:
+        match = re.search(pattern, said)
+        if match:
+            return code, (match.groups() or ("",))[0]
+    return "pull_unreachable", said.strip().rsplit("\n", 1)[-1][:200]
 
 
 def start_failed(scene: Scene, said: str, *, late: bool = False) -> Finding:
@@ -1023,35 +1122,56 @@ class Hooked(NamedTuple):
     log: List[str]
 
 
-def hook_failed(
-    name: str,
-    service: str,
-    timeout: float,
-    output: str,
-    secrets: Sequence[str] = (),
-    data: Sequence[str] = (),
-) -> Hooked:
-    """Why a one-off of a service failed, out of what ``ONE_OFF`` printed."""
+class Ended(NamedTuple):
+    """How a one-off ended. ``code`` is None where it never started, or is gone; ``said``: what kept
+    it from starting."""
+
+    code: Optional[int]
+    log: List[str]
+    said: List[str] = []
+    oom: bool = False
+    late: bool = False
+
+
+def parse_one_off(output: str) -> Ended:
+    """How a one-off ended, out of what ``ONE_OFF`` printed."""
     lines: Dict[str, List[str]] = {"said": [], "log": [], "state": [], "late": []}
     for line in output.split("\n"):
         kind, dummy, rest = line.partition("\t")
         if kind in lines:
             lines[kind].append(rest.partition("\t")[2])
-    state = json.loads(lines["state"][0]) if lines["state"] else {}
-    log = presentable(lines["log"] or lines["said"], secrets)
-    code = state.get("ExitCode", 0)
-    if lines["late"]:
+    state = json.loads(lines["state"][0]) if lines["state"] else None
+    return Ended(
+        state and state.get("ExitCode", 0),
+        lines["log"],
+        lines["said"],
+        bool(state and state.get("OOMKilled")),
+        bool(lines["late"]),
+    )
+
+
+def hook_failed(
+    name: str,
+    service: str,
+    timeout: float,
+    ended: Ended,
+    secrets: Sequence[str] = (),
+    data: Sequence[str] = (),
+) -> Hooked:
+    """Why a one-off of a service failed."""
+    log = presentable(ended.log or ended.said, secrets)
+    if ended.late:
         kind = "late"
-    elif not state:
-        kind = "not_started" if lines["said"] else "gone"
+    elif ended.code is None:
+        kind = "not_started" if ended.said else "gone"
     else:
-        kind = "no_memory" if state.get("OOMKilled") else "failed"
+        kind = "no_memory" if ended.oom else "failed"
     said = cause_of(log, data) or _last_words(log) or "no reason was given"
     sentence = HOOKS[kind].format(
         hook=name,
         service=service,
         timeout=timeout,
-        code=code,
+        code=ended.code or 0,
         cause=_because(log, data, quoted=kind != "late"),
         said=said,
     )

@@ -35,16 +35,18 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import in_bytes
 from ansible_collections.ephemera.preview.plugins.module_utils._doctor_facts import (
     COMMANDS,
+    Cluster,
     Facts,
     Machine,
     wanted_ports,
 )
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
-HOST, BUILDER, CONTROLLER = "host", "builder", "controller"
+HOST, BUILDER, CONTROLLER, CLUSTER = "host", "builder", "controller", "cluster"
 
 ENGINE_MINIMUM = (25, 0)
 COMPOSE_MINIMUM = (2, 30)
+KUBERNETES_MINIMUM = (1, 30)
 GIT_MINIMUM = (2, 32)
 CORE_MINIMUM = (2, 19)
 
@@ -74,6 +76,13 @@ LIBRARIES = {
     "jsonschema": Library("jsonschema", "python3-jsonschema", "to check x-preview"),
 }
 """By the name they are imported by; on the builder."""
+
+CLUSTER_LIBRARIES = {
+    "kubernetes": Library("kubernetes", "python3-kubernetes", "to log in to a cluster"),
+    "websocket": Library("websocket-client", "python3-websocket", "to run commands in a cluster"),
+    "urllib3": Library("urllib3", "python3-urllib3", "to talk to a cluster"),
+}
+"""The same of what a host needs that leads to a cluster. The others come with kubernetes."""
 
 
 class Trouble(NamedTuple):
@@ -298,6 +307,63 @@ TROUBLES: Dict[str, Trouble] = {
         "{where} reaches {network} through {interface}; {pool} of it is hidden by previews.",
         "Nothing, if that part is not in use; else set preview_docker_subnets to another subnet.",
     ),
+    # -- the cluster --------------------------------------------------------------------------
+    "cluster.library": Trouble(
+        PROBLEM,
+        "{said}",
+        "Run `apt-get install {packages}`, or `pip install {pip}` for that Python.",
+    ),
+    "cluster.silent": Trouble(
+        PROBLEM,
+        "{said}",
+        "Make `kubectl get namespaces` work on {where} with the same kubeconfig: correct "
+        "preview_kubeconfig, preview_kube_context or what they lead to.",
+    ),
+    "cluster.old": Trouble(
+        PROBLEM,
+        "Kubernetes {version} at {server} is too old: from {minimum} on a pod can serve on for "
+        "some seconds before it ends (preStop.sleep).",
+        "Upgrade the cluster to {minimum} or newer.",
+    ),
+    "rights.missing": Trouble(
+        PROBLEM,
+        "The account that asks {server} may not: {rights}.",
+        "Grant it what examples/kubernetes/rbac.yaml does.",
+    ),
+    "ingress.unserved": Trouble(
+        PROBLEM, "{said}", "docs/kubernetes-ingress.md tells what each controller takes."
+    ),
+    "storage.unknown": Trouble(
+        PROBLEM,
+        "preview_storage_class is {name}, and the cluster has no such storage class (there are: "
+        "{known}).",
+        "Set preview_storage_class to one of those, or leave it out for the cluster's own.",
+    ),
+    "storage.default": Trouble(
+        WARNING,
+        "No storage class is the cluster's default, so services with volumes stay pending.",
+        "Set preview_storage_class (there are: {known}), or make one of them the default.",
+    ),
+    "metrics.absent": Trouble(
+        WARNING,
+        "The cluster has no metrics API, so x-preview.autoscale scales nothing.",
+        "Install metrics-server if apps use it; else nothing.",
+    ),
+    "policies.open": Trouble(
+        WARNING,
+        "The cluster does not enforce network policies: a preview reaches all that the cluster "
+        "does, and pull requests that are not trusted (preview_trusted: false) are refused.",
+        "Install a network plugin that enforces them, such as Calico or Cilium, or switch that on "
+        "in yours.",
+    ),
+    "policies.unknown": Trouble(
+        WARNING, "{said}", "Until then only pull requests that are trusted get a preview."
+    ),
+    "policies.untried": Trouble(
+        WARNING,
+        "Nobody has tried whether network policies are enforced: that takes the missing rights.",
+        "Run the doctor again once they are granted.",
+    ),
     # -- the gateway --------------------------------------------------------------------------
     "gateway.absent": Trouble(
         PROBLEM, "There is no gateway on {where}, so nobody reaches a preview.", _GATEWAY_AGAIN
@@ -440,6 +506,11 @@ TROUBLES: Dict[str, Trouble] = {
         PROBLEM,
         "The registry {registry} does not let {username} in: {said}",
         "Correct username and password of {registry} in preview_registries.",
+    ),
+    "registry.password": Trouble(
+        PROBLEM,
+        "There is no password for {registry}: {said}",
+        "Correct password_command of {registry} in preview_registries.",
     ),
     "registry.untrusted": Trouble(
         PROBLEM,
@@ -1001,6 +1072,89 @@ def _isolation(facts: Facts) -> Iterator[Finding]:
         yield from troubled or [_ok("firewall", kept.format(facts.where))]
 
 
+def _cluster(facts: Facts) -> Iterator[Finding]:
+    cluster = facts.cluster
+    if not cluster:
+        return
+    values = {"server": cluster.server, "version": cluster.version, "said": cluster.said}
+    if not cluster.library:
+        wanted = CLUSTER_LIBRARIES.values()
+        packages = " ".join(one.package for one in wanted)
+        pip = " ".join(one.pip for one in wanted)
+        yield _trouble(facts, "cluster.library", packages=packages, pip=pip, **values)
+    elif cluster.said:
+        yield _trouble(facts, "cluster.silent", **values)
+    elif _version(cluster.version) < KUBERNETES_MINIMUM:
+        yield _trouble(facts, "cluster.old", minimum=_short(KUBERNETES_MINIMUM), **values)
+    else:
+        yield _ok("cluster", "Kubernetes {version} answers at {server}.".format(**values))
+
+
+def _answering(facts: Facts) -> Optional[Cluster]:
+    return facts.cluster if facts.cluster and not facts.cluster.said else None
+
+
+def _rights(facts: Facts) -> Iterator[Finding]:
+    cluster = _answering(facts)
+    if not cluster:
+        return
+    if cluster.missing:
+        rights = ", ".join(cluster.missing)
+        yield _trouble(facts, "rights.missing", rights=rights, server=cluster.server)
+    else:
+        yield _ok("rights", "The account may do all that previews need.")
+
+
+def _ingress(facts: Facts) -> Iterator[Finding]:
+    cluster = _answering(facts)
+    if not cluster:
+        return
+    if cluster.ingress_said:
+        yield _trouble(facts, "ingress.unserved", said=cluster.ingress_said)
+    elif cluster.ingress:
+        said = "The ingress class {0} is served by {1}."
+        yield _ok("ingress", said.format(*cluster.ingress))
+
+
+def _storage(facts: Facts) -> Iterator[Finding]:
+    cluster = _answering(facts)
+    if not cluster or cluster.classes is None:
+        return
+    name, known = facts.settings["preview_storage_class"], ", ".join(cluster.classes) or "none"
+    if name and name not in cluster.classes:
+        yield _trouble(facts, "storage.unknown", name=name, known=known)
+    elif not name and not cluster.default:
+        yield _trouble(facts, "storage.default", known=known)
+    else:
+        yield _ok(
+            "storage", "Volumes are of the storage class {0}.".format(name or cluster.default)
+        )
+
+
+def _metrics(facts: Facts) -> Iterator[Finding]:
+    cluster = _answering(facts)
+    if not cluster:
+        return
+    if cluster.metrics:
+        yield _ok("metrics", "The cluster has the metrics that x-preview.autoscale needs.")
+    else:
+        yield _trouble(facts, "metrics.absent")
+
+
+def _policies(facts: Facts) -> Iterator[Finding]:
+    cluster = _answering(facts)
+    if not cluster:
+        return
+    if cluster.enforced:
+        yield _ok("policies", "The cluster enforces network policies.")
+    elif cluster.enforced is False:
+        yield _trouble(facts, "policies.open")
+    elif cluster.policies_said:
+        yield _trouble(facts, "policies.unknown", said=cluster.policies_said)
+    elif cluster.missing:
+        yield _trouble(facts, "policies.untried")
+
+
 def _clock(facts: Facts) -> Iterator[Finding]:
     if not facts.machine or not facts.machine.now or not facts.clock:
         return
@@ -1030,7 +1184,7 @@ def _dns(facts: Facts) -> Iterator[Finding]:
     elif not name.addresses:
         sslip = name.domain.endswith(".sslip.io")
         yield _trouble(facts, "dns.sslip" if sslip else "dns.unresolved", **values)
-    elif reached or set(name.addresses) & _addresses(facts):
+    elif reached or facts.cluster or set(name.addresses) & _addresses(facts):
         yield _ok("dns", "{0} leads to {1}.".format(name.host, ", ".join(name.addresses)))
     else:
         yield _trouble(facts, "dns.elsewhere", addresses=", ".join(name.addresses), **values)
@@ -1106,6 +1260,8 @@ def _registries(facts: Facts) -> Iterator[Finding]:
         values = {"registry": login.registry, "username": login.username, "said": login.said}
         if not login.said:
             yield _ok("registry", "{registry} lets {username} in.".format(**values))
+        elif not login.password:
+            yield _trouble(facts, "registry.password", **values)
         elif re.search(r"(?i)401|403|unauthori[sz]ed|denied|incorrect username", login.said):
             yield _trouble(facts, "registry.refused", **values)
         elif re.search(r"(?i)x509|certificate|HTTP response to HTTPS", login.said):
@@ -1148,6 +1304,14 @@ CHECKS: Tuple[Check, ...] = (
     Check("gateway", (HOST,), "the gateway: there, running, attached to every preview", _gateway),
     Check("ports", (HOST,), "the gateway's ports, where it does not hold them", _ports),
     Check("firewall", (HOST,), "the rules of preview_isolation", _isolation),
+    Check(
+        "cluster", (CLUSTER,), "the API server: there, new enough; the library to ask it", _cluster
+    ),
+    Check("rights", (CLUSTER,), "each right that examples/kubernetes/rbac.yaml grants", _rights),
+    Check("ingress", (CLUSTER,), "the ingress class, and who serves it", _ingress),
+    Check("storage", (CLUSTER,), "the storage class of volumes", _storage),
+    Check("metrics", (CLUSTER,), "metrics, for x-preview.autoscale", _metrics),
+    Check("policies", (CLUSTER,), "that network policies are enforced, by trying", _policies),
     Check("clock", (HOST,), "the host's clock against the controller's", _clock),
     Check("dns", (CONTROLLER,), "a random name under the domain, from the controller", _dns),
     Check("endpoint", (CONTROLLER,), "that name by HTTP, from the controller", _endpoint),

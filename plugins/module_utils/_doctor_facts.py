@@ -9,7 +9,18 @@ import ipaddress
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _diagnose, _docker, _names
 
@@ -158,11 +169,39 @@ class Certificate(NamedTuple):
 
 
 class Login(NamedTuple):
-    """The outcome of logging in to a registry; ``said`` is "" when it let us in."""
+    """The outcome of logging in to a registry; ``said`` is "" when it let us in. Without a
+    ``password`` it says why there is none."""
 
     registry: str
     username: str
     said: str
+    password: bool = True
+
+
+class Cluster(NamedTuple):
+    """What an API server was asked. What could not be asked is None or said why.
+
+    :ivar said: why it does not answer; ``library`` whether what to ask it with is missing.
+    :ivar missing: rights that the account has not got.
+    :ivar ingress: class and controller; ``ingress_said`` why previews are not served.
+    :ivar classes: the storage classes; ``default`` is the one of the cluster, or "".
+    :ivar metrics: whether it knows how much pods use.
+    :ivar enforced: whether network policies are; None where that is not known, for the reason
+        ``policies_said``, or was not tried.
+    """
+
+    said: str = ""
+    library: bool = True
+    server: str = ""
+    version: str = ""
+    missing: Sequence[str] = ()
+    ingress: Sequence[str] = ()
+    ingress_said: str = ""
+    classes: Optional[Sequence[str]] = None
+    default: str = ""
+    metrics: bool = False
+    enforced: Optional[bool] = None
+    policies_said: str = ""
 
 
 @dataclass
@@ -180,6 +219,7 @@ class Facts:
     unreachable: str = ""
     shell: str = ""
     machine: Optional[Machine] = None
+    cluster: Optional[Cluster] = None
     python: Optional[Python] = None
     clock: float = 0
     name: Optional[Name] = None

@@ -20,8 +20,8 @@ _TRANSIENT = frozenset(
     repository ref_format checkout
     source_token source_user source_key_file source_host_keys source_timeout source_max_size
     compose_timeout builder buildx_builder images_timeout registries registry_mirror proxy ca_file
-    build_timeout build_memory build_pids build_disk image_max_age
-    docker_subnets isolation egress_allow lease verify_timeout hooks_timeout
+    canary_image build_timeout build_memory build_pids build_disk image_max_age
+    kubeconfig kube_context docker_subnets isolation egress_allow lease verify_timeout hooks_timeout
     domain domain_shared host_format host_ip
     gateway_state gateway_image gateway_address gateway_http_port gateway_https_port gateway_tls
     gateway_certificate gateway_certificate_key gateway_acme_email gateway_acme_server
@@ -62,16 +62,21 @@ def drift(preview: Mapping[str, Any], now: int, max_age: int = 0) -> str:
     if lease and lease.kind == "down":
         return "a down has begun to remove it"
     tagged = {image["ref"]: image["id"] for image in seen["images"]}
-    edge = preview["name"] + "_edge"
+    edge, on_host = preview["name"] + "_edge", preview["target"] == "docker"
     summary = state.get("wanted", {}).get("services", {})
     running = [c for c in seen["containers"] if not c["oneoff"]]
     for service, wanted in sorted(state.get("services", {}).items()):
-        ours = wanted["image"].startswith(_names.IMAGES + "/")
-        if ours and tagged.get(wanted["image"]) != wanted["image_id"]:
+        tells = on_host and wanted["image"].startswith(_names.IMAGES + "/")
+        if tells and tagged.get(wanted["image"]) != wanted["image_id"]:
             return "{0}: its image is gone or another".format(service)
         mine = [c for c in running if c["service"] == service]
-        if len(mine) != wanted["replicas"]:
-            return "{0}: {1} of {2} containers exist".format(service, len(mine), wanted["replicas"])
+        least, most = wanted["replicas"], wanted.get("most", wanted["replicas"])
+        if least < most:
+            # One that the cluster has only just made, or finds no place for, is more than needed.
+            started = [c for c in mine if c["state"] != "created"]
+            mine = started if len(started) >= least else mine
+        if not least <= len(mine) <= most:
+            return "{0}: {1} of {2} containers exist".format(service, len(mine), least)
         for container in mine:
             if container["image_id"] != wanted["image_id"]:
                 return "{0} runs another image".format(service)
@@ -80,7 +85,8 @@ def drift(preview: Mapping[str, Any], now: int, max_age: int = 0) -> str:
                     return "{0} has not completed".format(service)
             elif container["state"] != "running" or container["health"] == "unhealthy":
                 return "{0} is {1}".format(service, container["health"] or container["state"])
-            if summary.get(service, {}).get("url") and edge not in container["networks"]:
+            exposed = summary.get(service, {}).get("url")
+            if exposed and on_host and edge not in container["networks"]:
                 return "{0} is not attached to the gateway's network".format(service)
     held = {v["name"] for v in seen["volumes"]}
     lost = sorted(set(state.get("volumes", [])) - held)
@@ -89,9 +95,9 @@ def drift(preview: Mapping[str, Any], now: int, max_age: int = 0) -> str:
     if seen["route"] != state.get("route"):
         return "the route is not the one that was written"
     gateway = preview["gateway"]
-    if gateway is None or gateway["state"] != "running":
+    if on_host and (gateway is None or gateway["state"] != "running"):
         return "the gateway does not run"
-    if edge not in gateway["networks"]:
+    if on_host and edge not in gateway["networks"]:
         return "the gateway is not attached"
     seeded = state.get("seeded", {})
     if seeded != seed_mark(seen, list(seeded)):
@@ -133,6 +139,7 @@ def deployed(preview: Mapping[str, Any], seen: Mapping[str, Any], now: int) -> D
                 "image_id": images.get(s["image"], ran.get(s["name"], "")),
                 "digest": (s["build"] or {}).get("digest", ""),
                 "replicas": s["replicas"],
+                "most": s["most"],
                 "completes": s["completes"],
             }
             for s in preview["services"]

@@ -18,11 +18,13 @@ import socket
 import ssl
 import threading
 import time
-from typing import Any, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 LIMIT = 64 * 1024
 REDIRECTS = 3
+
+_T = TypeVar("_T")
 
 
 class Answer(NamedTuple):
@@ -209,23 +211,34 @@ def _address(host: str) -> str:
 def resolve(host: str, port: Optional[int], seconds: float) -> List[Any]:
     """What ``getaddrinfo`` answers, or raises, within ``seconds``; TimeoutError after them."""
     host = _address(host)
-    found: "queue.Queue[Any]" = queue.Queue()
-
-    def ask() -> None:
-        try:
-            found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
-            found.put(error)
-
-    # A resolver has a patience of its own, which nothing can end.
-    threading.Thread(target=ask, daemon=True).start()
     try:
-        answer = found.get(timeout=seconds)
-    except queue.Empty:
+        # A resolver has a patience of its own, which nothing can end.
+        return list(
+            within(seconds, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        )
+    except TimeoutError:
         raise TimeoutError("no name server answered") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return list(answer)
+
+
+def within(seconds: float, ask: Callable[[], _T]) -> _T:
+    """What ``ask`` returns or raises; TimeoutError after so many ``seconds``, when nobody
+    waits for it any more."""
+    found: "queue.Queue[Tuple[Any, Any]]" = queue.Queue()
+
+    def run() -> None:
+        try:
+            found.put((ask(), None))
+        except Exception as error:
+            found.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        answer, error = found.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError("timed out") from None
+    if error:
+        raise error
+    return answer  # type: ignore[no-any-return]
 
 
 def _resolve(host: str, port: int, deadline: _Deadline) -> List[Any]:

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import hmac
 import re
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _names
 from ansible_collections.ephemera.preview.plugins.module_utils._redact import in_every_form
@@ -65,12 +65,19 @@ def repository_identity(settings: Mapping[str, Any]) -> Tuple[str, str]:
     )
 
 
+def _is_tls(settings: Mapping[str, Any]) -> bool:
+    if settings["preview_target"] == "kubernetes":
+        deciding = ("preview_ingress_tls", "preview_tls_secret", "preview_tls_issuer")
+        return any(settings[name] for name in deciding)
+    return bool(settings["preview_gateway_tls"] != "off")
+
+
 def names_for(app: str, number: Any, settings: Mapping[str, Any]) -> _names.Names:
     """The names of an app's preview, its host and URL as the settings have them.
 
     :raises _names.NameRefused: the app, number, domain or host format is not usable.
     """
-    tls = settings["preview_gateway_tls"] != "off"
+    tls = _is_tls(settings)
     return _names.names(
         app,
         number,
@@ -120,9 +127,11 @@ def names_of(preview: Mapping[str, Any]) -> _names.Names:
     return _names.Names(**preview["names"])
 
 
-def secret_values(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> List[str]:
-    """Every value that must not be shown, as ``redact`` takes them."""
-    values = [str(v) for v in settings["preview_secrets"].values()]
+def secret_values(
+    preview: Mapping[str, Any], settings: Mapping[str, Any], further: Iterable[str] = ()
+) -> List[str]:
+    """Every value that must not be shown, as ``redact`` takes them; ``further`` is no setting's."""
+    values = [*further, *(str(v) for v in settings["preview_secrets"].values())]
     values += [str(v) for v in settings["preview_build_secrets"].values()]
     values += [str(v) for v in settings["preview_auth_users"].values()]
     values += [str(r.get("password", "")) for r in settings["preview_registries"]]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _names
 
@@ -164,9 +164,12 @@ def map_of(kind: Kind, key_pattern: str, key_rule: str) -> Kind:
     return Kind("dict", f"keys: {key_rule}; values: {kind.rule}", read)
 
 
-def record(fields: Mapping[str, Kind], optional: Iterable[str] = ()) -> Kind:
+def record(
+    fields: Mapping[str, Kind], optional: Iterable[str] = (), one_of: Sequence[str] = ()
+) -> Kind:
+    """A dictionary of these fields, and exactly ``one_of`` these."""
     allowed = ", ".join(fields)
-    needed = [name for name in fields if name not in set(optional)]
+    needed = [name for name in fields if name not in {*optional, *one_of}]
 
     def read(value: Any) -> Dict[str, Any]:
         given = _mapping(value)
@@ -176,6 +179,8 @@ def record(fields: Mapping[str, Kind], optional: Iterable[str] = ()) -> Kind:
         for name in needed:
             if given.get(name) is None:
                 raise Wrong(None, f"{name} is missing")
+        if one_of and sum(given.get(name) is not None for name in one_of) != 1:
+            raise Wrong(None, f"it must hold either {' or '.join(one_of)}")
         return {
             name: _inside(kind, given[name], f".{name}")
             for name, kind in fields.items()
@@ -183,6 +188,10 @@ def record(fields: Mapping[str, Kind], optional: Iterable[str] = ()) -> Kind:
         }
 
     return Kind("dict", "; ".join(f"{name}: {kind.rule}" for name, kind in fields.items()), read)
+
+
+VARIABLE = r"(?!PREVIEW(_|\Z))[A-Za-z_][A-Za-z0-9_]*"
+VARIABLE_RULE = "a variable's name that is not one of ours (PREVIEW, PREVIEW_…)"
 
 
 def environment() -> Kind:
@@ -196,11 +205,7 @@ def environment() -> Kind:
             raise Wrong(value, f"it must be {rule}")
         return str(value)
 
-    return map_of(
-        Kind("str", rule, value_of),
-        r"(?!PREVIEW(_|\Z))[A-Za-z_][A-Za-z0-9_]*",
-        "a variable's name that is not one of ours (PREVIEW, PREVIEW_…)",
-    )
+    return map_of(Kind("str", rule, value_of), VARIABLE, VARIABLE_RULE)
 
 
 def network(version: int = 0, longest: int = 128) -> Kind:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 
 class Lease(NamedTuple):
@@ -67,6 +67,25 @@ def holder(pid: Optional[int] = None) -> str:
 def is_dead(lease: Lease) -> bool:
     """Whether the run that holds the lease is known to be gone (it ran on this machine)."""
     return lease.host == _machine() and _process_start(lease.pid) != lease.start
+
+
+def verdict(
+    line: str, action: str, run: str, kind: str, now: int, dead: str = ""
+) -> Tuple[bool, str]:
+    """Whether a run may have the lease that is in ``line``, and whose it ends: what ``_SCRIPT``
+    says where a lease is a file.
+
+    :param action: ``take``, or ``keep`` what this run already has.
+    """
+    held = parse(line)
+    if held is not None and held.owner == run:
+        return True, ""
+    if action == "keep":
+        return False, ""
+    if held is None:
+        return True, ""
+    over = held.until <= now or held.owner == dead or (kind == "down" and held.kind == "up")
+    return over, held.owner if over else ""
 
 
 # $1 state folder, $2 name, $3 take|keep|drop|forget, $4 owner, $5 seconds, $6 kind,

@@ -33,6 +33,9 @@ SCHEMA = "1"
 
 PREFIX = "ephemera.preview/"
 """What the key of every label of ours begins with."""
+SERVICE, HOOK = PREFIX + "service", PREFIX + "hook"
+"""In a cluster the label by which a service's pods are found, and that of what runs a hook, which
+are not."""
 
 IMAGES = "ephemera-preview"
 """The first part of every image repository of ours."""

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import ipaddress
@@ -17,8 +18,10 @@ import re
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _external,
     _identity,
     _interpolate,
+    _manifests,
     _names,
     _project,
     _route,
@@ -52,6 +55,7 @@ def grants(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Grants:
     }
     variables.update(_project.reporting(preview, settings))
     variables.update(settings["preview_environment"])
+    variables.update(_external.marks(preview, settings))
     secrets = dict(settings["preview_secrets"]) if preview["trusted"] else {}
     if settings["preview_secret_key"]:
         secrets["PREVIEW_SECRET"] = _identity.derive(settings["preview_secret_key"], preview, "app")
@@ -59,7 +63,8 @@ def grants(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Grants:
 
 
 class Completed(NamedTuple):
-    """What a plan makes: the whole ``preview``, and the Compose project, which may hold secrets."""
+    """What a plan makes: the whole ``preview``; and the Compose project, or the ``Manifests`` of a
+    cluster as a dictionary, which may hold secrets."""
 
     preview: Dict[str, Any]
     project: Dict[str, Any]
@@ -142,6 +147,26 @@ def _restarts(name: str, asked: Optional[str], completes: bool, notes: List[str]
         notes.append("services.{0}.restart: {1} is left out: {2}.".format(name, asked, why))
 
 
+def _counts(
+    name: str,
+    service: Mapping[str, Any],
+    scale: Optional[Mapping[str, int]],
+    in_cluster: bool,
+    notes: List[str],
+) -> Dict[str, Any]:
+    """How many containers a service has, at least and at most."""
+    if scale is None:
+        count = replicas_of(service)
+        return {"replicas": count, "most": count, "autoscale": None}
+    if in_cluster:
+        return {"replicas": scale["min"], "most": scale["max"], "autoscale": dict(scale)}
+    notes.append(
+        "services.{0}.x-preview.autoscale is left out: a Docker host does not scale. The service "
+        "has {1} of its containers.".format(name, scale["min"])
+    )
+    return {"replicas": scale["min"], "most": scale["min"], "autoscale": None}
+
+
 def complete(
     identity_: Mapping[str, Any],
     definition: Mapping[str, Any],
@@ -164,9 +189,14 @@ def complete(
                 definition["file"]
             )
         )
+    misplaced = _external.misplaced(services, definition, _external.data(preview, settings))
+    if misplaced:
+        raise PlanRefused(misplaced)
     wishes = definition["x_preview"]
     x = wishes["services"]
     web = wishes["web"]
+    in_cluster = preview["target"] == "kubernetes"
+    registry = settings["preview_registry"] if in_cluster else None
     exposed = {name: wish["expose"]["port"] for name, wish in x.items() if wish["expose"]}
     prebuilt = settings["preview_images"]
     for name in prebuilt:
@@ -204,11 +234,16 @@ def complete(
         build = service.get("build") if name not in prebuilt else None
         image = service.get("image", "")
         if name in prebuilt:
-            image = _names.image(names, name, preview["commit"])
+            image = _names.image(names, name, preview["commit"], registry)
         elif build:
             first = builders.setdefault(json.dumps(build, sort_keys=True), name)
-            image = _names.image(names, first, preview["commit"])
+            image = _names.image(names, first, preview["commit"], registry)
         port = exposed.get(name)
+        if wish["autoscale"] and name in completes:
+            raise PlanRefused(
+                "services.{0}.x-preview.autoscale: the service has a job to end, and is run once. "
+                "Remove it.".format(name)
+            )
         _restarts(name, service.get("restart"), name in completes, notes)
         planned.append(
             {
@@ -221,8 +256,8 @@ def complete(
                 "build": build and dict(build, digest=definition["digests"].get(name, "")),
                 "data": name in data,
                 "completes": name in completes,
-                "awaited": name in awaited,
-                "replicas": replicas_of(service),
+                **_counts(name, service, wish["autoscale"], in_cluster, notes),
+                "exactly_one": wish["exactly_one"],
                 "resources": _resources(name, service, wish["size"], settings, notes),
                 "environment_names": sorted(service.get("environment") or {}),
                 "expose": port
@@ -239,12 +274,13 @@ def complete(
     preview["web"] = web
     preview["services"] = planned
     preview["hooks"] = [hook for hook in HOOKS if any(service[hook] for service in planned)]
+    volume_name = "{1}" if in_cluster else "{0}_{1}"
     preview["volumes"] = sorted(
-        "{0}_{1}".format(names.project, v) for v in definition.get("volumes") or {}
+        volume_name.format(names.project, v) for v in definition.get("volumes") or {}
     )
     preview["data_volumes"] = sorted(
         {
-            "{0}_{1}".format(names.project, volume["source"])
+            volume_name.format(names.project, volume["source"])
             for service in planned
             if service["data"]
             for volume in services[service["name"]].get("volumes") or []
@@ -255,9 +291,19 @@ def complete(
     _refuse_secrets(planned, secrets)
     _refuse_long_hooks(planned, settings["preview_hooks_timeout"])
     preview["notes"] = redact(notes, secrets)
+    preview["wanted"] = _summary(preview)
+    if in_cluster:
+        try:
+            held = definition.get("files", {})
+            files = {path: base64.b64decode(data) for path, data in held.items()}
+            made = _manifests.render(preview, services, settings, definition, files)
+        except _manifests.ManifestsRefused as refused:
+            raise PlanRefused(str(refused)) from None
+        preview["notes"] += redact(made.notes, secrets)
+        return Completed(preview, made._asdict())
+    preview["notes"] += redact(_project.left_out(services, definition), secrets)
     preview["subnets"] = _subnets(preview, settings, taken)
     preview["edge"] = _project.edge(preview)
-    preview["wanted"] = _summary(preview)
     return Completed(preview, _project.render(preview, services, settings, definition))
 
 
@@ -347,6 +393,7 @@ def _summary(preview: Mapping[str, Any]) -> Dict[str, Any]:
             service["name"]: {
                 "image": service["image"],
                 "replicas": service["replicas"],
+                "autoscale": service["autoscale"],
                 "url": service["expose"]["url"] if service["expose"] else None,
                 "resources": service["resources"],
                 "environment": service["environment_names"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 from typing import Any, Dict, List, Mapping, Tuple
 
-from ansible_collections.ephemera.preview.plugins.module_utils import _firewall
+from ansible_collections.ephemera.preview.plugins.module_utils import _data_images, _firewall
 from ansible_collections.ephemera.preview.plugins.module_utils._interpolate import escape
 from ansible_collections.ephemera.preview.plugins.module_utils._names import PREFIX
 
@@ -17,12 +17,10 @@ from ansible_collections.ephemera.preview.plugins.module_utils._names import PRE
 _KEPT = (
     "cap_drop",
     "command",
-    "configs",
     "entrypoint",
     "extra_hosts",
     "init",
     "read_only",
-    "secrets",
     "shm_size",
     "stdin_open",
     "stop_grace_period",
@@ -48,19 +46,6 @@ _MOUNTS: Dict[str, Tuple[str, ...]] = {
     "tmpfs": ("size", "mode"),
 }
 
-# Probes for images that everybody uses and that bring none: the TCP port, since PostgreSQL's and
-# MySQL's first start answer on a socket before they accept connections.
-_PROBES = {
-    "postgres": ["CMD-SHELL", 'pg_isready -q -h 127.0.0.1 -U "$${POSTGRES_USER:-postgres}"'],
-    "postgis": ["CMD-SHELL", 'pg_isready -q -h 127.0.0.1 -U "$${POSTGRES_USER:-postgres}"'],
-    "redis": ["CMD", "redis-cli", "ping"],
-    "valkey": ["CMD", "valkey-cli", "ping"],
-    "mysql": ["CMD-SHELL", "mysqladmin ping -h 127.0.0.1 --silent"],
-    "mariadb": ["CMD-SHELL", "mariadb-admin ping -h 127.0.0.1 --silent"],
-    "mongo": ["CMD", "mongosh", "--quiet", "--eval", "db.adminCommand('ping').ok"],
-    "rabbitmq": ["CMD", "rabbitmq-diagnostics", "-q", "check_port_connectivity"],
-}
-
 
 def _healthcheck(
     planned: Mapping[str, Any], service: Mapping[str, Any], verified: int
@@ -75,10 +60,10 @@ def _healthcheck(
     starting = {"start_period": "60s", "start_interval": "500ms"}
     if own:
         return dict(starting, **escape(own))
-    image = service.get("image", "").rsplit("/", 1)[-1].split(":")[0].split("@")[0]
-    if planned["data"] and image in _PROBES:
+    known = _data_images.known(service)
+    if planned["data"] and known:
         asked = dict(starting, start_interval="250ms")  # these cost little
-        return dict(asked, test=_PROBES[image], interval="10s", timeout="5s", retries=5)
+        return dict(asked, test=known.probe, interval="10s", timeout="5s", retries=5)
     # What is not said here the engine takes from the image, where that has a check. How long it
     # starts is not seen here, so it may do so for as long as anybody waits.
     return dict(starting, start_period="{0}s".format(max(60, verified)))
@@ -153,6 +138,7 @@ def _service(
     planned: Mapping[str, Any],
     service: Mapping[str, Any],
     settings: Mapping[str, Any],
+    definition: Mapping[str, Any],
 ) -> Dict[str, Any]:
     own = {k: v for k, v in (service.get("environment") or {}).items() if v is not None}
     if not planned["data"]:
@@ -188,9 +174,21 @@ def _service(
         },
     }
     rendered.update({k: escape(service[k]) for k in _KEPT if service.get(k) is not None})
+    for kind in ("configs", "secrets"):
+        rendered[kind] = [
+            escape({k: v for k, v in given.items() if k not in _ignored(definition[kind], given)})
+            for given in service.get(kind) or []
+        ]
     # Nobody answers in another's name on a network, or sends in it.
     rendered["cap_drop"] = sorted({*(rendered.get("cap_drop") or []), "NET_RAW"})
-    return {k: v for k, v in rendered.items() if v not in ({}, [], None)}
+    # An empty entry point says that the image's own is not run.
+    return {k: v for k, v in rendered.items() if v not in ({}, [], None) or k == "entrypoint"}
+
+
+def _ignored(files: Mapping[str, Any], given: Mapping[str, Any]) -> List[str]:
+    """What a config or secret asks for in vain: Docker mounts a file as it is."""
+    is_file = "file" in files[given["source"]]
+    return [key for key in ("uid", "gid", "mode") if is_file and given.get(key)]
 
 
 def _network(preview: Mapping[str, Any]) -> Dict[str, Any]:
@@ -245,7 +243,9 @@ def render(
     return {
         "name": preview["name"],
         "services": {
-            planned["name"]: _service(preview, planned, services[planned["name"]], settings)
+            planned["name"]: _service(
+                preview, planned, services[planned["name"]], settings, definition
+            )
             for planned in preview["services"]
         },
         "networks": {
@@ -261,3 +261,16 @@ def render(
             for volume in sorted(used)
         },
     }
+
+
+def left_out(services: Mapping[str, Any], definition: Mapping[str, Any]) -> List[str]:
+    """Notes of what Compose does not do as it is asked."""
+    return [
+        "services.{0}.{1}.{2} is left out: Docker mounts the file {3} as it is.".format(
+            name, kind, key, definition[kind][given["source"]]["file"]
+        )
+        for name, service in services.items()
+        for kind in ("configs", "secrets")
+        for given in service.get(kind) or []
+        for key in _ignored(definition[kind], given)
+    ]

@@ -5,8 +5,8 @@
 """What the gateway is told about a preview: one Traefik file a preview, from checked fields. Pure.
 
 A file holds only what differs between previews: hosts, addresses, users, rate. Entry points, TLS,
-headers and compression stand in the gateway's own configuration and apply to every router, so
-that switching TLS on rewrites no route.
+and what is :func:`common` stand in the gateway's own configuration and apply to every router, so
+that switching TLS on rewrites no route. In a cluster, ``_ingress`` makes objects of the same.
 
 Traefik renders each file as a Go template and drops *all* files when one cannot be read. Hence
 :func:`serialise`, the only way from a route to text.
@@ -69,12 +69,53 @@ def route(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> Dict[str, 
         rule = _host_rule(service["expose"]["host"])
         routers[key] = _router(rule, key, list(middlewares))
         if len(open_ones) < len(middlewares):
-            routers[key + "--preflight"] = _router(rule + _PREFLIGHT, key, open_ones)
+            preflight = preflight_rule(service["expose"]["host"])
+            routers[key + "--preflight"] = _router(preflight, key, open_ones)
         url = "http://{0}:{1}".format(
             _checked("alias", service["expose"]["alias"], _HOST), _port(service["expose"]["port"])
         )
         services[key] = {"loadBalancer": {"passHostHeader": True, "servers": [{"url": url}]}}
     return _configuration(routers, middlewares, services)
+
+
+def common(trusted: bool) -> Dict[str, Any]:
+    """The middlewares of every preview by name, in the order in which a request passes them.
+
+    :param trusted: browsers trust the certificate. They let nobody past a warning on a host that
+        once told them to be strict.
+    """
+    headers = {
+        "contentTypeNosniff": True,
+        "referrerPolicy": "strict-origin-when-cross-origin",
+        "stsSeconds": 86400 if trusted else 0,
+        "customResponseHeaders": {"X-Robots-Tag": "noindex, nofollow"},
+    }
+    # What is streamed must not wait for enough to compress.
+    streams = ["text/event-stream", "application/x-ndjson", "application/grpc"]
+    return {
+        "headers": {"headers": headers},
+        "compress": {"compress": {"excludedContentTypes": streams}},
+    }
+
+
+def rate_limit(rate: int) -> Dict[str, Any]:
+    """A middleware that answers to one client so many requests a second."""
+    # A page asks for all it shows at once.
+    return {"rateLimit": {"average": rate, "burst": 5 * rate}}
+
+
+def basic_auth(realm: str, **users: Any) -> Dict[str, Any]:
+    """A middleware that asks for a password. ``users`` says where they are, as Traefik has it."""
+    # The app must not see what its reviewers type.
+    return {"basicAuth": {"realm": realm, "removeHeader": True, **users}}
+
+
+def preflight_rule(host: str) -> str:
+    """What a browser asks of a host before it sends a request of another origin there.
+
+    :raises RouteRefused: it is no host name.
+    """
+    return _host_rule(host) + _PREFLIGHT
 
 
 def hosts(configuration: Mapping[str, Any]) -> Set[str]:
@@ -188,14 +229,10 @@ def _middlewares(name: str, settings: Mapping[str, Any]) -> Dict[str, Any]:
     middlewares: Dict[str, Any] = {}
     rate = settings["preview_rate_limit"]
     if rate:
-        # A page asks for all it shows at once.
-        middlewares[name + "--rate"] = {"rateLimit": {"average": rate, "burst": 5 * rate}}
+        middlewares[name + "--rate"] = rate_limit(rate)
     users = user_lines(settings["preview_auth_users"], settings["preview_secret_key"])
     if users:
-        # The app must not see what its reviewers type.
-        middlewares[name + "--auth"] = {
-            "basicAuth": {"users": users, "realm": name, "removeHeader": True}
-        }
+        middlewares[name + "--auth"] = basic_auth(name, users=users)
     return middlewares
 
 

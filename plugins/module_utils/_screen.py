@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
     CHECK_MIN,
@@ -51,7 +51,6 @@ from ansible_collections.ephemera.preview.plugins.module_utils._checks import (
     port_number,
     port_text,
     profile_text,
-    replicas_of,
     restart_text,
     scalar,
     service_name,
@@ -525,9 +524,9 @@ def too_many_ports(document: Mapping[str, Any]) -> List[Problem]:
     return []
 
 
-def too_many_containers(services: Mapping[str, Any]) -> List[Problem]:
+def too_many_containers(of_each: Iterable[int]) -> List[Problem]:
     """More containers than one preview may have, of all services together."""
-    total = sum(replicas_of(service) for service in services.values())
+    total = sum(of_each)
     if total <= CONTAINERS_MAX:
         return []
     reason = "a preview has at most {0}".format(CONTAINERS_MAX)

@@ -18,6 +18,8 @@ from typing import Any, Collection, Dict, Iterable, List, Mapping, NamedTuple, T
 from ansible_collections.ephemera.preview.plugins.module_utils import _names
 from ansible_collections.ephemera.preview.plugins.module_utils._arguments import FRONTENDS
 from ansible_collections.ephemera.preview.plugins.module_utils._kinds import (
+    VARIABLE,
+    VARIABLE_RULE,
     Kind,
     Wrong,
     address,
@@ -86,6 +88,9 @@ class Setting:
 
 _SERVICE = (r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?", "a service's name")
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_SUBDOMAIN = _LABEL + r"(\." + _LABEL + ")*"
+_ANNOTATION = "(" + _SUBDOMAIN + r"/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 _IMAGE = text(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", "an image's name")
 _PORT = whole(1, 65535)
 _FORMAT_FIELDS = r"([^{}\s]|\{commit\}|\{number\})+"
@@ -118,8 +123,8 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "preview_target",
             choice("docker", "kubernetes"),
             "docker",
-            "What the preview runs on. So far only Docker: kubernetes is refused.",
-            "docker",
+            "What the preview runs on: the Docker host that the app connects to, or a cluster.",
+            "kubernetes",
         ),
         Setting(
             "preview_trusted",
@@ -263,6 +268,33 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             secret=True,
         ),
         Setting(
+            "preview_external_secrets",
+            record(
+                {
+                    "store": record(
+                        {
+                            "kind": choice("ClusterSecretStore", "SecretStore"),
+                            "name": text(_SUBDOMAIN, "a store's name"),
+                        }
+                    ),
+                    "data": map_of(
+                        record(
+                            {"key": text(), "property": text(), "version": text()},
+                            optional=("property", "version"),
+                        ),
+                        VARIABLE,
+                        VARIABLE_RULE,
+                    ),
+                },
+                optional=("store", "data"),
+            ),
+            {},
+            "Variables the Compose file may use, for trusted pull requests only, whose values the "
+            "External Secrets Operator of a cluster fetches from a store.",
+            "{store: {kind: ClusterSecretStore, name: vault}, "
+            "data: {STRIPE_KEY: {key: shop/previews, property: stripe_key}}}",
+        ),
+        Setting(
             "preview_secret_key",
             key_of_secrets(),
             "",
@@ -320,11 +352,16 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
                         "registry": text(r"[A-Za-z0-9.-]+(:[0-9]+)?(/\S*)?", "host[:port]"),
                         "username": text(),
                         "password": text(),
-                    }
+                        "password_command": list_of(text(), minimum=1),
+                    },
+                    one_of=("password", "password_command"),
                 )
             ),
             [],
-            "Registries to log in to for pulling. Builds and apps see nothing of it.",
+            "Registries to log in to for pulling, and for pushing to preview_registry. Builds and "
+            "apps see nothing of it. In place of a password that expires stands password_command, "
+            "such as [aws, ecr, get-login-password]: it is run on the controller, without a shell, "
+            "in each run that needs the password, and prints nothing else.",
             "[{registry: registry.example.org, username: preview, password: '{{ vaulted }}'}]",
             secret=True,
         ),
@@ -516,6 +553,137 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "How long all hooks of a preview may take together: the timeouts that its definition "
             "gives to migrate, seed, after_deploy and before_down.",
             "30m",
+        ),
+    ),
+    "In a cluster": (
+        Setting(
+            "preview_kubeconfig",
+            path(),
+            "",
+            "The kubeconfig that leads to the cluster, where Ansible connects for the app. By "
+            "default KUBECONFIG, ~/.kube/config, or the account of the pod that Ansible runs in.",
+            "/etc/preview/kubeconfig",
+        ),
+        Setting(
+            "preview_kube_context",
+            text(),
+            "",
+            "The context in it. By default its current one.",
+            "staging",
+        ),
+        Setting(
+            "preview_registry",
+            text(r"[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._/-]+)?", "host[:port], and a path in it"),
+            "",
+            "The registry that images are pushed to, where the cluster pulls them. Its login is in "
+            "preview_registries.",
+            "registry.example.org/previews",
+        ),
+        Setting(
+            "preview_pod_security",
+            choice("baseline", "restricted"),
+            "baseline",
+            "The Pod Security Standard that a preview's namespace enforces.",
+            "restricted",
+        ),
+        Setting(
+            "preview_canary_image",
+            _IMAGE,
+            "busybox:1.37",
+            "The image, with sh and nc, of the pod that sees whether the cluster enforces network "
+            "policies, before anything of a pull request that is not trusted runs there.",
+            "registry.example.org/library/busybox:1.37",
+        ),
+        Setting(
+            "preview_ephemeral_storage",
+            text(r"[1-9][0-9]*(Mi|Gi)", "a size such as 512Mi or 2Gi"),
+            "2Gi",
+            "How much a container may write to its own file system, with its logs, until the "
+            "cluster evicts it.",
+            "5Gi",
+        ),
+        Setting(
+            "preview_storage_class",
+            text(_WORD, "a storage class's name"),
+            "",
+            "The storage class of volumes. By default the cluster's own.",
+            "fast",
+        ),
+        Setting(
+            "preview_volume_size",
+            text(r"[1-9][0-9]*(Mi|Gi|Ti)", "a size such as 512Mi or 2Gi"),
+            "1Gi",
+            "The size of each volume.",
+            "5Gi",
+        ),
+        Setting(
+            "preview_ingress_class",
+            text(_WORD, "an ingress class's name"),
+            "",
+            "The class of Ingresses. By default the cluster's own.",
+            "traefik",
+        ),
+        Setting(
+            "preview_ingress_controller",
+            choice("traefik", "other"),
+            "traefik",
+            "What serves that class. Traefik is given headers, compression, passwords and rate by "
+            "middlewares; any other by preview_ingress_annotations alone.",
+            "other",
+        ),
+        Setting(
+            "preview_ingress_namespace",
+            text(_WORD, "a namespace"),
+            "traefik",
+            "The namespace of the ingress controller, which alone reaches previews from outside.",
+            "ingress-nginx",
+        ),
+        Setting(
+            "preview_ingress_networks",
+            list_of(network()),
+            [],
+            "Networks that reach exposed services as well: those of a load balancer that is no "
+            "pod, such as AWS's.",
+            "[10.20.0.0/24, 10.20.1.0/24]",
+        ),
+        Setting(
+            "preview_ingress_annotations",
+            map_of(text(), _ANNOTATION, "an annotation's name"),
+            {},
+            "Annotations of each Ingress, as its controller reads them.",
+            "{alb.ingress.kubernetes.io/scheme: internal}",
+        ),
+        Setting(
+            "preview_ingress_auth",
+            boolean(),
+            False,
+            "Whether preview_ingress_annotations let the controller ask for a password, where it "
+            "is not Traefik. Without, preview_auth_users is refused there.",
+            "true",
+        ),
+        Setting(
+            "preview_ingress_tls",
+            boolean(),
+            False,
+            "Whether previews in a cluster are served over https, with the ingress controller's "
+            "own certificate where nothing else is set.",
+            "true",
+        ),
+        Setting(
+            "preview_tls_secret",
+            text(_LABEL + "/" + _SUBDOMAIN, "a namespace and a Secret's name in it"),
+            "",
+            "A Secret with a certificate for all hosts, which is copied beside each preview that "
+            "is served over https with it.",
+            "traefik/wildcard",
+        ),
+        Setting(
+            "preview_tls_issuer",
+            text("(ClusterIssuer|Issuer)/" + _SUBDOMAIN, "ClusterIssuer/name or Issuer/name"),
+            "",
+            "Who of cert-manager issues a certificate for each host, with which it is served over "
+            "https.",
+            "ClusterIssuer/letsencrypt",
         ),
     ),
     "Hosts": (
@@ -810,10 +978,24 @@ def documentation() -> List[Dict[str, Any]]:
 
 def _together(settings: Settings, wrong: Collection[str]) -> Iterable[Problem]:
     """What no setting can tell alone; ``wrong`` names those known to be wrong already."""
-    if settings["preview_target"] == "kubernetes":
+    if settings["preview_target"] == "kubernetes" and not settings["preview_registry"]:
         yield Problem(
-            "preview_target",
-            ": kubernetes is not there yet. Set it to docker, or leave it out.",
+            "preview_registry",
+            " is needed because preview_target is kubernetes: the cluster pulls images there. "
+            f"For instance preview_registry: {TABLE['preview_registry'].example}",
+        )
+    if settings["preview_tls_secret"] and settings["preview_tls_issuer"]:
+        yield Problem(
+            "preview_tls_issuer",
+            " and preview_tls_secret are both set, and a host has one certificate. Unset the one "
+            "that is not meant.",
+        )
+    if _is_open(settings):
+        yield Problem(
+            "preview_auth_users",
+            " is refused: preview_ingress_controller is other, so nothing asks for a password and "
+            "previews would be open. Let preview_ingress_annotations make the controller ask for "
+            "one and set preview_ingress_auth to true, or unset preview_auth_users.",
         )
     size, sizes = settings["preview_size"], sorted(settings["preview_sizes"])
     if size not in sizes and not {"preview_size", "preview_sizes"} & set(wrong):
@@ -837,6 +1019,25 @@ def _together(settings: Settings, wrong: Collection[str]) -> Iterable[Problem]:
                 " needs preview_secret_key, which is not set. "
                 "Put what `openssl rand -hex 32` prints into a vault, and set it to that.",
             )
+    external = settings["preview_external_secrets"].get("data", {})
+    if external and settings["preview_target"] != "kubernetes":
+        yield Problem(
+            "preview_external_secrets",
+            " needs preview_target: kubernetes, since an operator in the cluster fetches them. "
+            "For a Docker host put them into preview_secrets.",
+        )
+    if external and "store" not in settings["preview_external_secrets"]:
+        example = TABLE["preview_external_secrets"].example
+        yield Problem(
+            "preview_external_secrets",
+            f": store is missing. For instance preview_external_secrets: {example}",
+        )
+    for name in ("preview_environment", "preview_secrets"):
+        for key in sorted(set(external) & set(settings[name])):
+            yield Problem(
+                f"preview_external_secrets.data.{key}",
+                f" is set in {name}, too. Remove one of the two.",
+            )
     tls = settings["preview_gateway_tls"]
     for name in _NEEDED_FOR_TLS.get(tls, ()):
         if not settings[name] and name not in wrong:
@@ -845,6 +1046,16 @@ def _together(settings: Settings, wrong: Collection[str]) -> Iterable[Problem]:
                 f" is needed because preview_gateway_tls is {tls}. "
                 f"For instance {name}: {TABLE[name].example}",
             )
+
+
+def _is_open(settings: Settings) -> bool:
+    """Whether nothing would ask for the passwords that are set."""
+    return bool(
+        settings["preview_auth_users"]
+        and settings["preview_target"] == "kubernetes"
+        and settings["preview_ingress_controller"] == "other"
+        and not settings["preview_ingress_auth"]
+    )
 
 
 def _refused(setting: Setting, wrong: Wrong) -> Problem:

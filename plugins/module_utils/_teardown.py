@@ -14,7 +14,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _names, _run
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _docker,
+    _names,
+    _registry,
+    _run,
+)
 
 AT_ONCE = 4
 ANSWER = 300  # seconds for one engine call; a container alone may take 10 to be killed
@@ -39,6 +44,7 @@ def run(params: Mapping[str, Any], check: bool) -> Dict[str, Any]:
         "removed": removed,
         "left": left,
         "foreign": foreign,
+        "notes": [] if check else _unpush(params),
         "diff": {"before": "".join(line + "\n" for line in removed), "after": ""},
     }
     if left and not check:
@@ -47,6 +53,20 @@ def run(params: Mapping[str, Any], check: bool) -> Dict[str, Any]:
             work.name, ", ".join(left), " ".join(work.errors)
         ).strip()
     return result
+
+
+def _unpush(params: Mapping[str, Any]) -> List[str]:
+    """Remove what was pushed to registries. In sentences, what stays there."""
+    if not params["repositories"]:
+        return []
+    registries = _registry.Registries(params["registries"], params["ca"], params["proxy"])
+    notes = []
+    for repository in params["repositories"]:
+        try:
+            notes.append(registries.delete(repository).refused)
+        except _registry.RegistryError as error:
+            notes.append("The images of {0} stay: {1}".format(repository, error))
+    return [note for note in notes if note]
 
 
 def mine(seen: Seen, owner: str) -> Tuple[Seen, List[str]]:

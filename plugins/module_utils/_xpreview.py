@@ -14,7 +14,11 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Seq
 from ansible_collections.ephemera.preview.plugins.module_utils import _arguments
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import replicas_of, seconds
 from ansible_collections.ephemera.preview.plugins.module_utils._refusal import Path
-from ansible_collections.ephemera.preview.plugins.module_utils._screen import Problem
+from ansible_collections.ephemera.preview.plugins.module_utils._screen import (
+    REPLICAS_MAX,
+    Problem,
+    too_many_containers,
+)
 
 try:
     import jsonschema
@@ -25,6 +29,8 @@ else:
 
 HOOK_TIMEOUT = 300
 TIME_MAX = 3600
+CPU = 80
+"""At so much of its CPU, in percent, a service is given more pods."""
 
 # Python's $ matches before a newline at the end too, and JSON Schema has no \Z.
 _END = r"$(?!\n)"
@@ -118,6 +124,32 @@ _HEALTH = {
         },
     ],
 }
+
+
+_COUNT = {
+    "description": "a number from 1 to {0}".format(REPLICAS_MAX),
+    "anyOf": [
+        {"type": "integer", "minimum": 1, "maximum": REPLICAS_MAX},
+        {"type": "string", "pattern": "^([1-9]|{0})".format(REPLICAS_MAX) + _END},
+    ],
+}
+_AUTOSCALE = {
+    "description": "a mapping with max, and min or cpu if they are not the default",
+    "type": "object",
+    "required": ["max"],
+    "additionalProperties": False,
+    "properties": {
+        "min": {"$ref": "#/$defs/count"},
+        "max": {"$ref": "#/$defs/count"},
+        "cpu": {
+            "description": "a percentage from 10 to 95",
+            "anyOf": [
+                {"type": "integer", "minimum": 10, "maximum": 95},
+                {"type": "string", "pattern": "^([1-8][0-9]|9[0-5])" + _END},
+            ],
+        },
+    },
+}
 SCHEMA: Dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "x-preview: wishes of an app for its previews, in its Compose file",
@@ -155,11 +187,14 @@ SCHEMA: Dict[str, Any] = {
                     "description": "true or false",
                     "enum": [True, False, "true", "false"],
                 },
+                "autoscale": {"$ref": "#/$defs/autoscale"},
             },
         },
         "hook": _HOOK,
         "words": _WORDS,
         "health": _HEALTH,
+        "autoscale": _AUTOSCALE,
+        "count": _COUNT,
         "path": _PATH,
         "status": _STATUS,
         "duration": _DURATION,
@@ -297,7 +332,12 @@ def normalise(
             expose=_expose(name, wish, services[name], web),
             size=wish.get("size"),
             exactly_one=_truth(wish.get("exactly_one")),
+            autoscale=_autoscale(wish, services[name], path + ("autoscale",), found),
         )
+    found += too_many_containers(
+        (normal[name]["autoscale"] or {}).get("max") or replicas_of(service)
+        for name, service in services.items()
+    )
     return Wishes(web, normal), found, warnings
 
 
@@ -459,6 +499,26 @@ def _health(value: Any, path: Path, found: List[Problem]) -> Optional[Dict[str, 
         "start_period": _time(wish.get("start_period"), 0, path + ("start_period",), found),
         "retries": int(wish.get("retries", 60)),
     }
+
+
+def _autoscale(
+    wish: Mapping[str, Any], service: Mapping[str, Any], path: Path, found: List[Problem]
+) -> Optional[Dict[str, int]]:
+    """Between how many pods a service may have, and at how much of its CPU it is given more."""
+    asked = wish.get("autoscale")
+    if asked is None:
+        return None
+    scale = {"min": replicas_of(service), "cpu": CPU}
+    scale.update({key: int(value) for key, value in asked.items()})
+    if not 1 <= scale["min"] <= scale["max"]:
+        reason = "it has to be from 1 to max, which is {0}".format(scale["max"])
+        found.append(Problem(path + ("min",), scale["min"], reason))
+    if _truth(wish.get("exactly_one")):
+        found.append(Problem(path, asked, "the service also asks for exactly_one"))
+    if any(each["type"] == "volume" and each.get("source") for each in service.get("volumes", [])):
+        reason = "the service mounts a volume, which belongs to one container"
+        found.append(Problem(path, asked, reason))
+    return scale
 
 
 def _time(value: Any, default: float, path: Path, found: List[Problem]) -> float:

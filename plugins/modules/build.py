@@ -10,7 +10,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: build
-short_description: Have every image of a preview on the engine
+short_description: Have every image of a preview where it runs
 version_added: "0.1.0"
 description:
   - Builds the services' images by BuildKit, several at once, pulls those that are ready-made, and
@@ -18,6 +18,9 @@ description:
   - A build gets nothing of the platform but what is listed here. It can't use the image of another
     preview, a frontend that is not listed, an entitlement, the host's network or the cache mounts
     of another preview, and C(ADD) of an address is refused.
+  - For a cluster, with O(push), images are wanted in their registries. What is built is pushed
+    there once it has been looked at; what CI pushes is waited for; what is ready-made is left to
+    the cluster.
   - Why not M(community.docker.docker_image_build), once a service? It builds one image a call,
     without a time limit, a login of its own, a source policy or a cgroup.
 author: ephemera.preview contributors (@ephemera-preview)
@@ -33,7 +36,8 @@ attributes:
   platform:
     platforms: posix
 requirements:
-  - Docker Engine 25, with buildx
+  - Docker Engine 25, with buildx; with O(push) and O(builder) only docker and buildx, which ask
+    no engine
 options:
   name:
     description: The preview's name. Its cache mounts and its images bear it.
@@ -59,7 +63,9 @@ options:
     elements: dict
     required: true
   previous:
-    description: What was deployed last, C(digest) and C(image_id) by service.
+    description:
+      - What was deployed last, C(digest) and C(image_id) by service. With O(push) the latter is
+        the id by which the cluster knows it, which ends in C(@sha256:) and its digest.
     type: dict
     default: {}
   fresh:
@@ -74,7 +80,8 @@ options:
     type: bool
     default: true
   registries:
-    description: Registries to log in to, for this run only.
+    description: Registries to log in to, for this run only. Each has a C(password) or a
+      C(password_command).
     type: list
     elements: dict
     default: []
@@ -90,7 +97,10 @@ options:
       password:
         description: The password or token.
         type: str
-        required: true
+      password_command:
+        description: The argument list of a command on the controller that prints it.
+        type: list
+        elements: str
   mirror:
     description: A mirror to pull Docker Hub's images through.
     type: str
@@ -140,9 +150,14 @@ options:
     type: int
     default: 20
   builder:
-    description: A buildx builder, by name. By default the engine's own.
+    description: A buildx builder, by name. By default the engine's own. With O(push) it pushes by
+      itself what it has built, and may be a remote one, of a machine without an engine.
     type: str
     default: ""
+  push:
+    description: Whether a cluster runs the images, and pulls them by the names they are given here.
+    type: bool
+    default: false
   preview:
     description:
       - The preview, as the role C(ephemera.preview.plan) registers it, to start its data services
@@ -181,11 +196,11 @@ images:
       description: The image's name and tag.
       type: str
     id:
-      description: Its id on this engine.
+      description: Its id on this engine; with O(push) its digest.
       type: str
     how:
-      description: V(built), V(retagged) and V(kept) from what was deployed last, V(pulled), or
-        V(present).
+      description: V(built), V(retagged) and V(kept) from what was deployed last, V(pulled),
+        V(present), or V(left) to the cluster.
       type: str
     digest:
       description: Its name with digest in a registry, where it has one.
@@ -193,6 +208,15 @@ images:
     seconds:
       description: How long it took.
       type: float
+pins:
+  description:
+    - With O(push), what a cluster is to run in place of each C(image) of O(services), as
+      C(repository:tag@digest). For what CI has pushed it is that image.
+  returned: success
+  type: dict
+  sample:
+    registry.example.org/ephemera-preview/shop-pr-42/web:5f3c9d2f0b7e:
+      registry.example.org/ephemera-preview/shop-pr-42/web:5f3c9d2f0b7e@sha256:a7ba2846f2e05e22f3355cf2320912c920d4312147f3aa31e3fc8b65e9d7a2f3
 data:
   description: What came of starting the data services.
   returned: when they were started

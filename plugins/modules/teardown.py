@@ -19,6 +19,8 @@ description:
   - Every step runs even when another one fails. Afterwards the engine is asked again; anything
     left is a failure that names it.
   - What has a preview's name but not its labels, or another owner, is left alone and reported.
+extends_documentation_fragment:
+  - ephemera.preview.proxy
 options:
   name:
     description: Name of the preview, such as V(shop-pr-42).
@@ -47,6 +49,26 @@ options:
       - Seconds for which nothing may come back, where a run that was still working was ended.
     type: int
     default: 0
+  repositories:
+    description: Repositories of registries whose images are removed too, as a cluster pulled them.
+    type: list
+    elements: str
+    default: []
+  registries:
+    description: Logins for them, as C(preview_registries) has them.
+    type: list
+    elements: dict
+    default: []
+  ca:
+    description: Certificates to trust besides the system's, as PEM text.
+    type: str
+    default: ""
+  preview:
+    description:
+      - The preview, as the role C(ephemera.preview.plan) registers it. Where its target is a
+        cluster, that cluster's namespace is removed with all it holds, in place of what is on a
+        host; then what still holds it is told where it stays.
+    type: dict
 attributes:
   check_mode:
     description: Reports what would be removed.
@@ -75,6 +97,11 @@ removed:
 left:
   description: What is still there, one line each.
   returned: always
+  type: list
+  elements: str
+notes:
+  description: Which images stay in registries, and why, in sentences.
+  returned: on a host
   type: list
   elements: str
 foreign:

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
-from typing import Any, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.executor.interpreter_discovery import discover_interpreter
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _docker,
@@ -23,10 +26,17 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _settings,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._docker import Ran
-from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
+from ansible_collections.ephemera.preview.plugins.module_utils._redact import (
+    in_every_form,
+    redact,
+)
+from ansible_collections.ephemera.preview.plugins.module_utils._run import limited
 
 DISCOVERED = "discovered_interpreter_python"
 """The fact that Ansible keeps of a host's interpreter."""
+
+LOCAL = "ansible.builtin.local"
+PASSWORD_SECONDS, PASSWORD_SIZE = 60, 16 << 10
 
 # Ours, but made by the playbooks, not set by anybody.
 NOT_SETTINGS = frozenset({"preview_apps", "preview_build"})
@@ -47,10 +57,15 @@ class PreviewAction(ActionBase):
     arguments: dict[str, dict[str, Any]] = {}
     required_one_of: Sequence[Sequence[str]] = ()
     required_by: Mapping[str, Sequence[str]] = {}
+    asks_cluster = False
+    """Whether it always asks a cluster something, so that a stage's lease can go with that."""
+    _hold: dict[str, Any] | None = None
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> Any:
         result = super().run(tmp, task_vars)
         self.facts: dict[str, str] = {}
+        self.passwords: list[str] = []
+        self.vars = task_vars or {}
         # A path is the host's: what it stands for is found there.
         spec = {
             name: dict(option, type="str") if option["type"] == "path" else option
@@ -77,7 +92,7 @@ class PreviewAction(ActionBase):
     def _redacted(
         self, outcome: dict[str, Any], arguments: dict[str, Any], task_vars: dict[str, Any]
     ) -> dict[str, Any]:
-        if "name" not in arguments.get("preview", {}):
+        if "name" not in (arguments.get("preview") or {}):
             return outcome
         return dict(redact(outcome, self.secrets(arguments["preview"], task_vars)))
 
@@ -107,7 +122,24 @@ class PreviewAction(ActionBase):
 
     def secrets(self, preview: dict[str, Any], task_vars: dict[str, Any]) -> list[str]:
         """Every value that no output may hold."""
-        return _identity.secret_values(preview, self.settings(task_vars))
+        return _identity.secret_values(preview, self.settings(task_vars), self.passwords)
+
+    def logins(self, registries: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+        """``preview_registries`` as they are logged in to: a command is asked for its password now,
+        as those are good for some hours only.
+
+        :raises AnsibleActionFail: a command gives none.
+        """
+        found = [
+            {
+                "registry": each["registry"],
+                "username": each["username"],
+                "password": each.get("password") or _told_password(each),
+            }
+            for each in registries
+        ]
+        self.passwords += [each["password"] for each in found]
+        return found
 
     def on_host(self, argv: Sequence[str], stdin: str | None = None) -> Ran:
         """Run an argument list where the task's connection leads, without a module's cost."""
@@ -200,6 +232,8 @@ class PreviewAction(ActionBase):
 
         :returns: the owner of the lease that this one ended, or nothing.
         """
+        if preview["target"] == "kubernetes":
+            return self._lease_in_cluster(action, preview, kind, seconds, stdin, dead)
         ran = self.on_host(_lease.command(action, preview, kind, seconds, dead=dead), stdin=stdin)
         verdict, dummy, rest = ran.out.strip().partition(" ")
         if ran.rc != 0 or verdict not in ("ok", "held"):
@@ -209,13 +243,88 @@ class PreviewAction(ActionBase):
                 "Check that the folder of preview_state_dir can be written there."
             )
         if verdict == "held":
-            other = _lease.parse(rest)
-            if other is None:
-                raise AnsibleActionFail(
-                    f"{preview['name']} was taken down while this run was working on it."
-                )
-            raise AnsibleActionFail(_lease.refusal(preview["name"], other, int(time.time())))
+            raise _held(preview, rest)
         return rest.removeprefix("over ").partition(" ")[0]
+
+    def _lease_in_cluster(
+        self, action: str, preview: dict[str, Any], kind: str, seconds: int, state: str, dead: str
+    ) -> str:
+        hold = {
+            "writer": _writer(preview, kind, dead),
+            "action": action,
+            "seconds": seconds,
+            "state": state,
+        }
+        if self.asks_cluster and action == "keep":
+            self._hold = hold  # with the next question, which this action will ask
+            return ""
+        return str(self.ask_cluster(preview, "hold", hold=hold)["over"])
+
+    def close(self, preview: dict[str, Any], state: Mapping[str, Any] | None) -> None:
+        """Write the last state of this run, if there is one, and let the lease go.
+
+        :raises AnsibleActionFail: there is a state, and this run no longer holds the lease.
+        """
+        text = json.dumps(state, sort_keys=True) if state else ""
+        if preview["target"] == "kubernetes":
+            self.ask_cluster(preview, "drop", writer=_writer(preview, "up", ""), state=text)
+            return
+        try:
+            if state:
+                self.lease("keep", preview, "up", 60, stdin=text)
+        finally:
+            self.on_host(_lease.command("drop", preview, "up", 0))
+
+    def forget(self, preview: dict[str, Any]) -> None:
+        """Let the lease go, and what it had to make of a preview that does not exist."""
+        if preview["target"] == "kubernetes":
+            try:
+                self.ask_cluster(preview, "teardown", owner=preview["owner"], seconds=30)
+            except AnsibleActionFail as problem:
+                # Why the run failed is to be told all the same.
+                Display().warning(str(problem))
+            if preview["builder"] == self.vars["inventory_hostname"]:
+                self.on_host(["rm", "-rf", "--", preview["dir"]])
+        else:
+            self.on_host(_lease.command("forget", preview, "up", 0))
+
+    @contextmanager
+    def _where_the_app_connects(self) -> Iterator[None]:
+        """A builder that is another host need not lead to the cluster: the controller does."""
+        builder, connection = self._task.delegate_to, self._connection
+        if not builder or builder == self.vars["inventory_hostname"]:
+            yield
+            return
+        self._connection = connection_loader.get(LOCAL, self._play_context, None)
+        self._task.delegate_to = None
+        try:
+            yield
+        finally:
+            self._connection, self._task.delegate_to = connection, builder
+
+    def ask_cluster(self, preview: Mapping[str, Any], ask: str, **params: Any) -> dict[str, Any]:
+        """What the program ``_cluster`` answers about a preview where its app connects.
+
+        :raises AnsibleActionFail: the cluster cannot be asked, or refuses, or another run has the
+            preview.
+        """
+        settings = preview["settings"]
+        params.update(
+            ask=ask,
+            name=preview["name"],
+            kubeconfig=settings["preview_kubeconfig"],
+            context=settings["preview_kube_context"],
+            hold=params.get("hold") or self._hold,
+            external=bool(settings["preview_external_secrets"]),
+        )
+        self._hold = None
+        with self._where_the_app_connects():
+            said = self.run_program("cluster", params, self.vars)
+        if "held" in said:
+            raise _held(preview, said["held"])
+        if said.get("failed") and "diagnosis" not in said:
+            raise AnsibleActionFail(said["msg"], result=said)
+        return said
 
 
 class ProgramAction(PreviewAction):
@@ -233,6 +342,57 @@ class ProgramAction(PreviewAction):
         works_on = arguments[self.works_on] if self.works_on else ""
         params = {k: v for k, v in arguments.items() if k not in ("stage", "preview")}
         return self.run_program(self.program, params, task_vars, paths, works_on)
+
+
+def _writer(preview: Mapping[str, Any], kind: str, dead: str) -> dict[str, Any]:
+    """This run, as ``_kubernetes_lease.Writer`` has it."""
+    return {
+        "name": preview["name"],
+        "labels": preview["labels"],
+        "run": preview["run"],
+        "kind": kind,
+        "holder": _lease.holder(),
+        "dead": dead,
+    }
+
+
+def _told_password(registry: Mapping[str, Any]) -> str:
+    """What the command of an entry of ``preview_registries`` prints."""
+    argv = registry["password_command"]
+    what = f"preview_registries: {argv[0]}, the password_command of {registry['registry']},"
+    try:
+        ended = limited(
+            argv, env=dict(os.environ), cwd="/", seconds=PASSWORD_SECONDS, keep=PASSWORD_SIZE + 2
+        )
+    except OSError as error:
+        raise AnsibleActionFail(
+            f"{what} cannot be started on the controller: {error.strerror}."
+        ) from None
+    password = ended.out.decode("utf-8", "replace").rstrip("\r\n")
+    if ended.timed_out:
+        raise AnsibleActionFail(f"{what} did not end within {PASSWORD_SECONDS} s.")
+    if ended.rc != 0:
+        lines = redact(ended.err, in_every_form(password.split())).strip().splitlines()
+        raise AnsibleActionFail(
+            f"{what} ended with code {ended.rc}: {lines[-1] if lines else 'it said nothing.'} "
+            "Run it on the controller, as the user of Ansible."
+        )
+    if not password or len(password) > PASSWORD_SIZE or not password.isprintable():
+        raise AnsibleActionFail(
+            f"{what} printed something else than a password, which is one line of at most "
+            f"{PASSWORD_SIZE} characters."
+        )
+    return password
+
+
+def _held(preview: Mapping[str, Any], line: str) -> AnsibleActionFail:
+    """What a run is told that meets another one."""
+    other = _lease.parse(line)
+    if other is None:
+        return AnsibleActionFail(
+            f"{preview['name']} was taken down while this run was working on it."
+        )
+    return AnsibleActionFail(_lease.refusal(preview["name"], other, int(time.time())))
 
 
 def _last_line(ran: Ran, err: bool = True) -> str:

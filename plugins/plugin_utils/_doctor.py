@@ -30,6 +30,9 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _doctor_facts,
     _http,
     _identity,
+    _ingress,
+    _kubernetes_canary,
+    _manifests,
     _names,
     _settings,
 )
@@ -46,6 +49,7 @@ except ImportError:  # ansible-core requires it; its sanity tests do not
     x509 = None
 
 RESOLVE = 10  # seconds
+_RESTRICTED = "pod-security.kubernetes.io/enforce"
 
 
 # -- for other action plugins -----------------------------------------------------------------
@@ -90,8 +94,9 @@ def look(
     """
     settings, refused, unreadable = readable_settings(action, task_vars)
     places = {_doctor.BUILDER} if elsewhere else {_doctor.CONTROLLER}
-    if not elsewhere and settings["preview_target"] == "docker":
-        places.add(_doctor.HOST)
+    if not elsewhere:
+        in_cluster = settings["preview_target"] == "kubernetes"
+        places.add(_doctor.CLUSTER if in_cluster else _doctor.HOST)
     if _builds(settings, task_vars):
         places.add(_doctor.BUILDER)
     facts = Facts(
@@ -109,6 +114,8 @@ def look(
         asking = ("libraries", "repository") if _doctor.BUILDER in places else ()
         look_at_machine(action, facts, task_vars, asking)
         log_in(action, facts)
+    if _doctor.CLUSTER in places:
+        look_at_cluster(action, facts)
     if _doctor.CONTROLLER in places:
         look_from_outside(facts)
     return facts, places
@@ -156,6 +163,47 @@ def look_at_machine(
     # The script notes the time as it begins.
     facts.clock = began
     facts.python = run_info(action, facts.settings, task_vars, asking)
+
+
+def look_at_cluster(action: PreviewAction, facts: Facts) -> None:
+    """Ask the API server, and have a pod try whether network policies are enforced."""
+    settings = facts.settings
+    try:
+        said = action.ask_cluster(
+            {"settings": settings, "name": ""},
+            "doctor",
+            ingress={key: settings[key] for key in _ingress.CONTROLLER},
+            trial=_trial(action, facts),
+        )
+    except AnsibleConnectionFailure as error:
+        facts.unreachable = _first_line(str(error))
+    except AnsibleActionFail as failure:
+        library = "exception" not in failure.result
+        facts.cluster = _doctor_facts.Cluster(str(failure), library)
+    else:
+        facts.cluster = _doctor_facts.Cluster(**said["facts"])
+
+
+def _trial(action: PreviewAction, facts: Facts) -> dict[str, Any]:
+    """A namespace of no preview, with the policies of one and the pod that tries them."""
+    settings = facts.settings
+    name = f"ephemera-preview-doctor-{random.randrange(16**8):08x}"
+    # No preview's name, so that nobody takes it for one.
+    labels = {f"{_names.PREFIX}owner": "doctor", f"{_names.PREFIX}doctor": "true"}
+    place = {"names": {"namespace": name}, "labels": labels, "trusted": False}
+    policies = _manifests.surroundings(place, settings)
+    try:
+        logins = action.logins(settings["preview_registries"])
+    except AnsibleActionFail:
+        logins = []  # told of by the registries' check
+    secrets = [_manifests.pull_secret(place, logins)] if logins else []
+    metadata = {"name": name, "labels": {**labels, _RESTRICTED: "restricted"}}
+    return {
+        "namespace": {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata},
+        "objects": [*policies, *secrets],
+        "job": _kubernetes_canary.job(place, settings),
+        "egress": _kubernetes_canary.egress_of(policies),
+    }
 
 
 def run_info(
@@ -212,7 +260,12 @@ def log_in(action: PreviewAction, facts: Facts) -> None:
     if not facts.machine or not facts.machine.answers:
         return
     for registry in facts.settings["preview_registries"]:
-        name, user, password = (registry[key] for key in ("registry", "username", "password"))
+        name, user = registry["registry"], registry["username"]
+        try:
+            password = action.logins([registry])[0]["password"]
+        except AnsibleActionFail as failure:
+            facts.logins.append(_doctor_facts.Login(name, user, str(failure), password=False))
+            continue
         ran = action.on_host(["sh", "-c", _doctor_facts.LOGIN, "login", name, user], password)
         said = ""
         if ran.rc:

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The stages of a run: begun by the first task of each, under the lease, and recorded.
 
-The record is ``{"stages": [{"name", "start", "end"}], "state": {}, "seed_mark": {}}``: times in
-seconds since the epoch, what the preview's state holds now, and the volumes that hold its data,
-each with its time of birth. It waits in the run's own folder, and goes with it.
+The record is ``{"stages": [{"name", "start", "end"}], "state": {}, "seed_mark": {}, "pins": {}}``:
+times in seconds since the epoch, what the preview's state holds now, the volumes that hold its
+data, each with its time of birth, and by the planned name of an image the one that it is. It waits
+in the run's own folder, and goes with it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,17 @@ def record(preview: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
+def remember(preview: Mapping[str, Any], **facts: Any) -> None:
+    """Note what later stages of this run have to know."""
+    keep_here(preview, "stages", dict(record(preview), **facts))
+
+
+def pinned(preview: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The planned services, each with the very image that this run has found or built for it."""
+    pins = record(preview).get("pins", {})
+    return [dict(s, image=pins.get(s["image"], s["image"])) for s in preview["services"]]
+
+
 def keep_here(preview: Mapping[str, Any], what: str, content: Mapping[str, Any]) -> str:
     """Write what is no variable, as it may hold secrets, into this run's own folder. Its path."""
     path = _file(preview, what)
@@ -61,7 +73,7 @@ def wanted(preview: Mapping[str, Any], hook: str) -> list[tuple[str, dict[str, A
 
 # What a stage may take: the settings that bound it, and the hook that it runs.
 _TIMEOUTS = {
-    "source": ["preview_source_timeout"],
+    "source": ["preview_source_timeout", "preview_compose_timeout"],
     "build": ["preview_build_timeout", "preview_images_timeout"],
     "database": ["preview_verify_timeout", "preview_verify_timeout"],
     "deploy": ["preview_verify_timeout"],
@@ -91,23 +103,30 @@ def begin(action: PreviewAction, preview: Mapping[str, Any], name: str, kind: st
     state = dict(known.get("state") or preview["observed"]["state"])
     if name == "teardown":
         state = {}
-    if name in ("seed", "deploy") and mark is None and not action.check_mode:
+    in_cluster = preview["target"] == "kubernetes"
+    if name in ("seed", "deploy") and mark is None and not (action.check_mode or in_cluster):
         mark = _docker.births(action.on_host, preview["data_volumes"])
     if name == "deploy":
-        state["seeded"] = mark
+        state["seeded"] = mark or {}
     state.update({key: preview[key] for key in IDENTITY})
     state.update(status="building", stage=name, updated=now)
     state.setdefault("created", now)
+    if in_cluster and "services" in preview:
+        pushed = {s["image"].rpartition(":")[0] for s in preview["services"] if s["build"]}
+        state["repositories"] = sorted({*state.get("repositories", []), *pushed})
     state["anonymous"] = _docker.anonymous(dict(preview["observed"], state=state))
     superseded = ""
-    if not action.check_mode:
+    # A plan changes nothing, and a cluster is slow to ask.
+    if not action.check_mode and not (in_cluster and name == "plan"):
         try:
-            superseded = _hold(action, preview, name, kind, state, first=not stages)
+            # With what a teardown has removed, a cluster has lost the lease.
+            first = not stages or (in_cluster and stages[-1]["name"] == "teardown")
+            superseded = _hold(action, preview, name, kind, state, first)
         except AnsibleActionFail as failure:
             raise AnsibleActionFail(str(failure), result={"stage": name}) from None
     stages.append({"name": name, "start": now})
-    keep_here(preview, "stages", {"stages": stages, "state": state, "seed_mark": mark})
-    if not (action.check_mode or stages[1:]):
+    remember(preview, stages=stages, state=state, seed_mark=mark)
+    if not (action.check_mode or in_cluster or stages[1:]):
         _end_one_offs(action, preview, again=bool(superseded))
     return superseded
 
