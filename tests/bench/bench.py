@@ -350,23 +350,32 @@ class Bench:
         ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def options(documentation: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=str(documentation).splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--markdown", action="store_true")
-    options = parser.parse_args()
-    heading = ("ours", "median", "against", "median", "ratio", "goal", "tasks", "docker calls")
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        bench = Bench(Path(folder))
-        bench.run(options.rounds)
-        rows = [heading, *bench.rows()]
-    if options.markdown:
-        rows.insert(1, ("---",) * len(heading))
+    return parser.parse_args()
+
+
+def show(rows: list[tuple[str, ...]], *, markdown: bool) -> None:
+    """Print a table, its heading first."""
+    heading = rows[0]
+    if markdown:
+        rows = [heading, ("---",) * len(heading), *rows[1:]]
         print("\n".join("| " + " | ".join(row) + " |" for row in rows))
         return
     widths = [max(len(row[i]) for row in rows) for i in range(len(heading))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def main() -> None:
+    chosen = options(__doc__)
+    heading = ("ours", "median", "against", "median", "ratio", "goal", "tasks", "docker calls")
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        bench = Bench(Path(folder))
+        bench.run(chosen.rounds)
+        show([heading, *bench.rows()], markdown=chosen.markdown)
 
 
 if __name__ == "__main__":

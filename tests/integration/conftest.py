@@ -14,12 +14,13 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from clusters import Account, Cluster, a_cluster, an_account
 from packages import needed
 from repositories import Repository
 from tiny import TINY
@@ -244,6 +245,126 @@ class Platform:
     def exec(self, number: int, service: str, *command: str) -> str:
         return docker("exec", f"{self.name(number)}-{service}-1", *command)
 
+    def runs_one_off(self, number: int, hook: str = "migrate") -> Callable[[], bool]:
+        """Whether a hook of the web service is at work now."""
+        name = f"{self.name(number)}-{hook}-web"
+        return lambda: name in docker("ps", "--format", "{{.Names}}").split()
+
+    def images(self, number: int) -> list[str]:
+        """Of each container that runs its service and its very image."""
+        form = '{{index .Config.Labels "com.docker.compose.service"}} {{.Image}}'
+        listed = docker("ps", "--quiet", "--filter", f"name=^{self.name(number)}-").split()
+        return docker("inspect", "--format", form, *listed).splitlines() if listed else []
+
+    def following(self, number: int, service: str) -> str:
+        """What a person is told to type to follow a service's logs."""
+        return f"docker compose --project-name {self.name(number)} logs --follow {service}"
+
+    def lend(self, number: int, line: str) -> None:
+        """Have another run hold a preview; "" for none."""
+        lease = self.state / "leases" / self.name(number)
+        lease.parent.mkdir(parents=True, exist_ok=True)
+        if line:
+            lease.write_text(line + "\n")
+        else:
+            lease.unlink(missing_ok=True)
+
+
+class InCluster(Platform):
+    """A platform whose previews live in a cluster."""
+
+    cluster: Cluster
+
+    @classmethod
+    def of(cls, account: Account, folder: Path, app: str, repository: Repository) -> InCluster:
+        facts = account.cluster.facts
+        login = {"username": facts["registry_username"], "password": facts["registry_password"]}
+        mine = cls(folder / "platform", folder / "state", facts["ingress_http"], app, repository)
+        mine.cluster = account.cluster
+        mine.settings = {
+            "preview_target": "kubernetes",
+            "preview_kubeconfig": str(account.kubeconfig),
+            "preview_registry": facts["registry"],
+            "preview_registries": [{"registry": facts["registry"], **login}],
+            "preview_ingress_class": facts["ingress_class"],
+            "preview_ingress_namespace": facts["ingress_namespace"],
+            # Also where the machine does much else.
+            "preview_verify_timeout": 60,
+        }
+        return mine
+
+    def kubectl(self, number: int, *arguments: str, **options: Any) -> str:
+        return self.cluster.kubectl("-n", self.name(number), *arguments, **options)
+
+    def namespace(self, number: int) -> dict[str, Any]:
+        """A preview's namespace, empty where there is none."""
+        listed = ["get", "namespaces", "-o", "json", "--ignore-not-found", self.name(number)]
+        text = self.cluster.kubectl(*listed)
+        return dict(json.loads(text)) if text else {}
+
+    def recorded(self, number: int) -> dict[str, Any]:
+        noted = self.namespace(number).get("metadata", {}).get("annotations", {})
+        return dict(json.loads(noted.get("ephemera.preview/state", "{}")))
+
+    def wait_for(self, number: int, stage: str, running: Running) -> None:
+        # A plan changes nothing, and is not noted in a cluster.
+        super().wait_for(number, "source" if stage == "plan" else stage, running)
+
+    def pods(self, number: int, label: str) -> list[dict[str, Any]]:
+        text = self.kubectl(number, "get", "pods", "-l", label, "-o", "json")
+        pods = json.loads(text)["items"]
+        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+    def exec(self, number: int, service: str, *command: str) -> str:
+        pod = self.pods(number, f"ephemera.preview/service={service}")[0]["metadata"]["name"]
+        return self.kubectl(number, "exec", pod, "--", *command)
+
+    def runs_one_off(self, number: int, hook: str = "migrate") -> Callable[[], bool]:
+        label = f"ephemera.preview/hook={hook}-web"
+        return lambda: any(pod["status"]["phase"] == "Running" for pod in self.pods(number, label))
+
+    def images(self, number: int) -> list[str]:
+        return [
+            f"{pod['metadata']['labels']['ephemera.preview/service']} {each['imageID']}"
+            for pod in self.pods(number, "ephemera.preview/service")
+            for each in pod["status"]["containerStatuses"]
+            if "running" in each["state"]
+        ]
+
+    def following(self, number: int, service: str) -> str:
+        return f"--namespace {self.name(number)} --selector ephemera.preview/service={service} "
+
+    def lend(self, number: int, line: str) -> None:
+        if not self.namespace(number):
+            self.cluster.kubectl("create", "namespace", self.name(number))
+        name, owner = self.name(number), self.owner()
+        labels = [f"ephemera.preview/name={name}", f"ephemera.preview/owner={owner}"]
+        self.cluster.kubectl("label", "--overwrite", "namespace", name, *labels)
+        noted = f"ephemera.preview/lease={line}" if line else "ephemera.preview/lease-"
+        self.cluster.kubectl("annotate", "--overwrite", "namespace", name, noted)
+
+    def owner(self) -> str:
+        # Not before pytest-ansible has put Ansible's own loader in.
+        from ansible_collections.ephemera.preview.plugins.module_utils import _names
+
+        assert self.repository
+        return _names.owner_id("", str(self.repository.path).strip("/").removesuffix(".git"))
+
+    def traces(self) -> set[str]:
+        """All that the cluster, its registry, the engine and the builder's folder hold of it."""
+        spaces = self.cluster.kubectl("get", "namespaces", "-o", "name").split()
+        claimed = self.cluster.kubectl(
+            "get", "persistentvolumes", "-o", "jsonpath={.items[*].spec.claimRef.namespace}"
+        ).split()
+        paths = {f"path {path}" for path in self.state.rglob("*")}
+        pushed = self.cluster.pushed()
+        shared = {f"path {self.state / name}" for name in ("leases", "leases/.lock", "previews")}
+        return {
+            line
+            for line in (*spaces, *(f"volume {each}" for each in claimed), *pushed, *holdings())
+            if self.app in line
+        } | (paths - shared)
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -264,8 +385,17 @@ def holdings() -> set[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The demo comes first: it brings a gateway of its own, and an engine has one."""
-    items.sort(key=lambda item: item.path.name != "test_demo.py")
+    """The demo comes first: it brings a gateway of its own, and an engine has one. What takes a
+    cluster comes last, as one that runs keeps a processor from all else; and at the very end comes
+    what starts that anew, with which accounts and images are gone."""
+
+    def turn(item: pytest.Item) -> tuple[bool, bool, bool]:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        in_cluster = "kubernetes" in item.nodeid or not fixtures.isdisjoint(("cluster", "account"))
+        file = item.path.name
+        return in_cluster, file == "test_cluster.py", file != "test_demo.py"
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")
@@ -300,3 +430,66 @@ def platform(gateway: Platform, tmp_path: Path) -> Iterator[Platform]:
     """An app of its own for this test."""
     with an_app(gateway, tmp_path) as mine:
         yield mine
+
+
+@contextmanager
+def an_app_in_cluster(account: Account, folder: Path, prefix: str = "k") -> Iterator[InCluster]:
+    """The same in a cluster."""
+    repository = Repository.create(folder / "app.git")
+    repository.commit("refs/heads/main", "The tiny app", files=TINY)
+    mine = InCluster.of(account, folder, prefix + uuid.uuid4().hex[:6], repository)
+    (folder / "state").mkdir()
+    try:
+        yield mine
+    finally:
+        for name in mine.cluster.kubectl("get", "namespaces", "-o", "name").split():
+            if name.startswith(f"namespace/{mine.app}-pr-"):
+                mine.down(int(name.rsplit("-", 1)[1])).ok()
+    wait(lambda: not mine.traces())
+
+
+@pytest.fixture
+def in_cluster(account: Account, tmp_path: Path) -> Iterator[InCluster]:
+    """An app of its own for this test, in a cluster."""
+    with an_app_in_cluster(account, tmp_path) as mine:
+        yield mine
+
+
+TARGETS = ["docker", "kubernetes"]
+
+
+@pytest.fixture(params=TARGETS)
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Platform]:
+    """An app of its own for this test, on each target."""
+    with somewhere(request, request.param, tmp_path) as mine:
+        yield mine
+
+
+def somewhere(
+    request: pytest.FixtureRequest, target: str, folder: Path
+) -> AbstractContextManager[Platform]:
+    """An app of its own on a target."""
+    if target == "docker":
+        return an_app(request.getfixturevalue("gateway"), folder)
+    return an_app_in_cluster(request.getfixturevalue("account"), folder)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A Kubernetes cluster, with a registry and an ingress controller."""
+    with a_cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def account(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    """The account that previews are made as, never the cluster's administrator."""
+    with an_account(cluster, tmp_path_factory.mktemp("account")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def confined(account: Account) -> Iterator[Account]:
+    """The same account, confined to the namespaces of previews."""
+    with account.confined():
+        yield account

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import http.server
 import io
-import json
 import os
 import re
 import shutil
@@ -24,27 +22,13 @@ import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _build, _docker
 from ansible_collections.ephemera.preview.plugins.module_utils._build import (
     BuildFailed,
-    Request,
-    Result,
     Wanted,
 )
+from builds import BASE, PASSWORD, Preview, Registry, docker, new_previews, start_registry
 from conftest import TINY, Platform, command_lines
 from packages import needed
 
-BASE = "busybox:1.37"
-PASSWORD = "pull-me-9f3b"
-# What `htpasswd -Bbn ci pull-me-9f3b` prints.
-HTPASSWD = "ci:$2y$05$ndg8FhfTzfOPx2.mGPucSuWdvsLdkD0C1avon9I8T4Ha6int5a1qu\n"
-
 root = pytest.mark.skipif(os.geteuid() != 0, reason="limits take root")
-
-
-def docker(*arguments: str, check: bool = True, **options: Any) -> str:
-    done = subprocess.run(
-        ["docker", *arguments], capture_output=True, text=True, check=False, **options
-    )
-    assert not check or done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def plain_build(folder: Path) -> str:
@@ -58,68 +42,9 @@ def plain_build(folder: Path) -> str:
     return done.stderr
 
 
-class Preview:
-    """A preview's checkout, and what is asked of its builds."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.name = name
-        self.app = name.split("-", maxsplit=1)[0]
-        self.folder = folder / name
-        self.checkout = self.folder / "source"
-        self.checkout.mkdir(parents=True)
-        self.request = Request(
-            name=name, folder=str(self.folder), checkout=str(self.checkout), services=(), timeout=90
-        )
-
-    def image(self, service: str = "web", tag: str = "0123456789ab") -> str:
-        return f"ephemera-preview/{self.name}/{service}:{tag}"
-
-    def write(self, files: dict[str, str]) -> None:
-        for name, text in files.items():
-            path = self.checkout / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-
-    def service(self, name: str = "web", tag: str = "0123456789ab", **build: Any) -> Wanted:
-        return Wanted(name, self.image(name, tag), "build", {"context": ".", **build})
-
-    def make(self, *services: Wanted, **request: Any) -> Result:
-        return _build.make(self.request._replace(services=services or (self.service(),), **request))
-
-    def build(self, dockerfile: str, /, build: dict[str, Any] | None = None, **request: Any) -> str:
-        """Build one image out of a Dockerfile. Its id."""
-        self.write({"Dockerfile": dockerfile})
-        return self.make(self.service(**(build or {})), **request).images["web"].id
-
-    def refused(
-        self, dockerfile: str, /, build: dict[str, Any] | None = None, **request: Any
-    ) -> BuildFailed:
-        with pytest.raises(BuildFailed) as caught:
-            self.build(dockerfile, build, **request)
-        assert not docker("image", "ls", "--quiet", self.image())
-        assert not list(self.folder.glob(".build-*"))
-        return caught.value
-
-    def run(self, *command: str, image: str = "") -> str:
-        return docker("run", "--rm", "--network=none", image or self.image(), *command)
-
-
 @pytest.fixture
 def previews(tmp_path: Path) -> Iterator[Any]:
-    made: list[Preview] = []
-    app = f"t{uuid.uuid4().hex[:6]}"
-
-    def new() -> Preview:
-        made.append(Preview(tmp_path, f"{app}-pr-{len(made) + 41}"))
-        return made[-1]
-
-    yield new
-    for preview in made:
-        mine = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter",
-                      f"reference=ephemera-preview/{preview.name}/*").split()  # fmt: skip
-        if mine:
-            docker("image", "rm", "--force", *mine)
-        subprocess.run(_docker.cache_prune(preview.name), check=True, capture_output=True)
+    yield from new_previews(tmp_path)
 
 
 @pytest.fixture
@@ -615,65 +540,6 @@ def test_certificates_and_proxies_are_for_the_build_alone(preview: Preview, spy:
     assert "proxy-pass" not in "\n".join(arguments)
 
 
-@dataclasses.dataclass
-class Registry:
-    host: str
-    folder: Path
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "log"
-
-    @property
-    def login(self) -> tuple[dict[str, str], ...]:
-        return ({"registry": self.host, "username": "ci", "password": PASSWORD},)
-
-    def docker(self, *arguments: str) -> str:
-        return docker("--config", str(self.folder / "docker"), *arguments)
-
-    def push(self, image: str, name: str) -> str:
-        """Push an image under a name, as CI does; the engine forgets the name."""
-        docker("tag", image, f"{self.host}/{name}")
-        self.docker("push", "--quiet", f"{self.host}/{name}")
-        digest = docker(
-            "image", "inspect", "--format", "{{json .RepoDigests}}", f"{self.host}/{name}"
-        )
-        docker("image", "rm", f"{self.host}/{name}")
-        return next(each for each in json.loads(digest) if each.startswith(self.host))
-
-
-def start_registry(folder: Path, auth: bool) -> Iterator[Registry]:
-    registry = needed("docker-registry", "docker-registry")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{free.getsockname()[1]}"
-    folder.mkdir(exist_ok=True)
-    (folder / "htpasswd").write_text(HTPASSWD)
-    config: dict[str, Any] = {
-        "version": 0.1,
-        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-        "http": {"addr": host},
-    }
-    if auth:
-        config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
-    (folder / "config.yml").write_text(json.dumps(config))
-    auths = {host: {"username": "ci", "password": PASSWORD}}
-    (folder / "docker").mkdir()
-    (folder / "docker/config.json").write_text(json.dumps({"auths": auths}))
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            [registry, "serve", str(folder / "config.yml")], stdout=log, stderr=log
-        )
-    for _attempt in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", int(host.split(":")[1]))) == 0:
-                break
-        time.sleep(0.05)
-    yield Registry(host, folder)
-    server.terminate()
-    server.wait()
-
-
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[Registry]:
     """A registry that wants a password."""
@@ -917,9 +783,12 @@ def test_a_whole_run_with_an_image_of_ci_and_a_private_base(
     commit = platform.repository.pull_request(
         1, "Images of CI", files={"compose.yaml": compose, "side/Dockerfile": side}
     )
+    (registry.folder / "password").write_text(PASSWORD + "\n")
+    (login,) = ({k: v for k, v in each.items() if k != "password"} for each in registry.login)
+    login["password_command"] = ["cat", str(registry.folder / "password")]
     platform.settings |= {
         "preview_images": {"web": f"{registry.host}/acme/shop:{{commit}}"},
-        "preview_registries": list(registry.login),
+        "preview_registries": [login],
         "preview_build_secrets": {"TOKEN": secret},
     }
     running = platform.begin("up", "-vvv", "--diff", preview_number=1, preview_commit=commit)

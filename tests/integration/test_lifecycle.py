@@ -37,15 +37,11 @@ NEVER_WELL = tiny(
 )
 
 
-def one_off(platform: Platform, number: int, hook: str = "migrate") -> Callable[[], bool]:
-    name = f"{platform.name(number)}-{hook}-web"
-    return lambda: name in docker("ps", "--format", "{{.Names}}").split()
-
-
 # -- killed --------------------------------------------------------------------------------------
 
 
-def test_after_a_kill_at_any_stage_the_next_up_heals_at_once(platform: Platform) -> None:
+def test_after_a_kill_at_any_stage_the_next_up_heals_at_once(anywhere: Platform) -> None:
+    platform = anywhere
     # The first migration would go on for long after its run was killed.
     migrate = (
         "echo begin >> /data/log; [ $$(grep -c begin /data/log) -gt 1 ] || sleep 30; "
@@ -58,7 +54,7 @@ def test_after_a_kill_at_any_stage_the_next_up_heals_at_once(platform: Platform)
         running = platform.begin("up", preview_number=1, preview_commit=commit)
         platform.wait_for(1, stage, running)
         if stage == "migrate":
-            wait(one_off(platform, 1))
+            wait(platform.runs_one_off(1))
         running.kill(group=turn % 2 == 0)
     up = platform.up(1, commit).ok()
     assert up.result["outcome"] == "ready"
@@ -71,8 +67,13 @@ def test_after_a_kill_at_any_stage_the_next_up_heals_at_once(platform: Platform)
     assert platform.up(1, commit).ok().changed == 0
 
 
-@pytest.mark.parametrize("group", [False, True], ids=["main", "group"])
-def test_after_a_kill_at_any_stage_a_down_leaves_nothing(platform: Platform, group: bool) -> None:
+@pytest.mark.parametrize(
+    ("anywhere", "group"),
+    [("docker", False), ("docker", True), ("kubernetes", False)],
+    indirect=["anywhere"],
+)
+def test_after_a_kill_at_any_stage_a_down_leaves_nothing(anywhere: Platform, group: bool) -> None:
+    platform = anywhere
     before = platform.traces()
     built = f"RUN --mount=type=cache,target=/c echo {platform.app} {group} >/c/x; sleep 2\n"
     platform.repository.commit(
@@ -100,7 +101,7 @@ def test_after_a_kill_at_any_stage_a_down_leaves_nothing(platform: Platform, gro
         running = platform.begin("up", preview_number=number, preview_commit=commit)
         platform.wait_for(number, stage, running)
         if stage in ("migrate", "seed"):
-            wait(one_off(platform, number, stage))
+            wait(platform.runs_one_off(number, stage))
         elif stage in ("build", "deploy"):
             time.sleep(1)
         running.kill(group=group)
@@ -126,14 +127,14 @@ def test_after_a_killed_down_the_next_down_or_up_ends_the_work(platform: Platfor
         running.kill(group=group)
 
     platform.up(1, commit).ok()
-    killed(one_off(platform, 1, "before-down"), group=True)
+    killed(platform.runs_one_off(1, "before-down"), group=True)
     # All serves as it did, and yet it was about to go.
     assert platform.up(1, commit).ok().result["outcome"] == "ready"
-    assert not one_off(platform, 1, "before-down")()
+    assert not platform.runs_one_off(1, "before-down")()
     killed(lambda: not route.exists(), group=False)
     assert platform.up(1, commit).ok().result["outcome"] == "ready"
     assert platform.get(1) == (200, "hello from main\n")
-    killed(lambda: one_off(platform, 1, "before-down")() or not route.exists(), group=True)
+    killed(lambda: platform.runs_one_off(1, "before-down")() or not route.exists(), group=True)
     platform.down(1).ok()
     assert platform.traces() == before
 
@@ -141,12 +142,13 @@ def test_after_a_killed_down_the_next_down_or_up_ends_the_work(platform: Platfor
 # -- two at once ---------------------------------------------------------------------------------
 
 
-def test_of_two_ups_one_is_refused_and_a_down_ends_the_other(platform: Platform) -> None:
+def test_of_two_ups_one_is_refused_and_a_down_ends_the_other(anywhere: Platform) -> None:
+    platform = anywhere
     before = platform.traces()
     commit = platform.repository.pull_request(1, "Slow", files={"compose.yaml": tiny("sleep 60")})
     first = platform.begin("up", preview_number=1, preview_commit=commit)
     platform.wait_for(1, "migrate", first)
-    wait(one_off(platform, 1))
+    wait(platform.runs_one_off(1))
 
     second = platform.up(1, commit).refused()
     assert f"(process {first.process.pid}), for at most" in second.sentence
@@ -159,8 +161,13 @@ def test_of_two_ups_one_is_refused_and_a_down_ends_the_other(platform: Platform)
     assert platform.traces() == before
 
 
-@pytest.mark.parametrize("stage", ["build", "deploy"])
-def test_down_wins_over_an_up_that_works(platform: Platform, stage: str) -> None:
+@pytest.mark.parametrize(
+    ("anywhere", "stage"),
+    [("docker", "build"), ("docker", "deploy"), ("kubernetes", "deploy")],
+    indirect=["anywhere"],
+)
+def test_down_wins_over_an_up_that_works(anywhere: Platform, stage: str) -> None:
+    platform = anywhere
     before = platform.traces()
     slow: dict[str, str | bytes | None] = {
         "build": {"Dockerfile": f"{TINY['Dockerfile']}RUN echo {platform.app}; sleep 30\n"},
@@ -177,20 +184,20 @@ def test_down_wins_over_an_up_that_works(platform: Platform, stage: str) -> None
     assert f"previews/{platform.name(1)}" not in "\n".join(command_lines())
 
 
-def test_a_lease_of_a_run_elsewhere_holds_until_it_expires(platform: Platform) -> None:
+def test_a_lease_of_a_run_elsewhere_holds_until_it_expires(anywhere: Platform) -> None:
+    platform = anywhere
+    before = platform.traces()
     commit = platform.repository.pull_request(1, "A change", files={"www/index.html": "one\n"})
-    lease = platform.state / "leases" / platform.name(1)
-    lease.parent.mkdir(parents=True, exist_ok=True)
     for kind, says in (
         ("up", "is held by an up on ci-7 (process 812), for at most "),
         ("down", "is being taken down by a down on ci-7 (process 812), for at most "),
     ):
-        lease.write_text(f"elsewhere {int(time.time()) + 600} {kind} ci-7/0 812 1\n")
+        platform.lend(1, f"elsewhere {int(time.time()) + 600} {kind} ci-7/0 812 1")
         assert says in platform.up(1, commit).refused().sentence
     assert "is being taken down" in platform.down(1).refused().sentence
-    lease.write_text(f"elsewhere {int(time.time()) - 1} down ci-7/0 812 1\n")
+    platform.lend(1, f"elsewhere {int(time.time()) - 1} down ci-7/0 812 1")
     platform.down(1).ok()
-    assert not lease.exists()
+    assert not platform.traces() - before
 
 
 # -- failed --------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def test_what_a_person_gets_wrong_is_told_at_once(platform: Platform) -> None:
     )
     for said in (
         "Did you mean preview_target?",
-        "kubernetes is not there yet",
+        "is needed because preview_target is kubernetes",
         "preview_lease",
         "preview_secrets needs preview_secret_key",
     ):

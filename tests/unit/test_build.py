@@ -216,6 +216,36 @@ def test_sentences(said: str, sentence: str) -> None:
     assert sentence in _build_log.explain(["#1 [internal] load", "#1 DONE 0.0s", said])[0]
 
 
+DAEMON = "Error response from daemon: "
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("denied: requested access to the resource is denied", "may not push there"),
+        ("unauthorized: authentication required", "wants a login for this"),
+        ("no basic auth credentials", "password of preview_registry in preview_registries"),
+        ("error parsing HTTP 413 response body: invalid character '<'", "layer that large (413)"),
+        ("name unknown: The repository with name 'previews/ephemera-preview/shop-pr-1/web' does not"
+         " exist in the registry with id '123456789012'", "ECR: a repository creation template"),
+        ('Get "http://a.example/v2/": dial tcp: lookup a.example on 10.0.0.1:53: no such host',
+         "can't be reached from the builder (a.example)"),
+        (DAEMON + 'Get "https://a.example/v2/": dial tcp 10.0.0.9:443: connect: connection refused',
+         "Check preview_registry"),
+        (DAEMON + 'Get "https://a.example/v2/": http: server gave HTTP response to HTTPS client',
+         "speaks no TLS"),
+        (DAEMON + 'Get "https://a.example/v2/": tls: failed to verify certificate: x509: signed by'
+         " unknown authority", "/etc/docker/certs.d"),
+        (SOLVE + "failed to push a.example/b: unexpected status from POST request to"
+         " https://a.example/v2/b/blobs/uploads/: 403 Forbidden", "may not push there"),
+        (SOLVE + "failed to push a.example/b: unexpected status from PUT request: 413 Request"
+         " Entity Too Large", "client_max_body_size"),
+    ],
+)  # fmt: skip
+def test_sentences_of_a_push(said: str, sentence: str) -> None:
+    assert sentence in _build_log.explain([said], push=not said.startswith(SOLVE))[0]
+
+
 def test_what_took_too_long() -> None:
     said = [
         "#1 [internal] load build definition from Dockerfile",

@@ -27,10 +27,9 @@ def written(key: str) -> str:
 
 
 def reference() -> str:
-    """The keys of the table, by what happens to them."""
+    """The keys of the table that are not taken over; for the others see test_compose_targets."""
     from ansible_collections.ephemera.preview.plugins.module_utils._screen import RULES, SETTING
 
-    taken: dict[str, list[str]] = {}
     left: dict[str, list[str]] = {}
     refused: dict[tuple[str, str], list[str]] = {}
     for key, rule in RULES.items():
@@ -39,18 +38,7 @@ def reference() -> str:
         elif rule.verdict == "refuse":
             fix = f"`{SETTING}: [{rule.allow}=...]`" if rule.allow else rule.fix
             refused.setdefault((rule.why, fix), []).append(written(key))
-        elif not key.endswith(("*", "[]")):
-            parts = key.split(".")
-            below = parts[2].rstrip("[]") if len(parts) > 3 and parts[0] == "services" else ""
-            group = f".{below}" if below else "a service" if len(parts) > 2 else "the file"
-            if len(parts) > 2 and parts[0] != "services":
-                group = "the file"
-            taken.setdefault(group, []).append(written(key))
-    lines = ["### Taken over", "", "| of | keys |", "|---|---|"]
-    for group, keys in taken.items():
-        name = f"`{group}`" if group[0] == "." else group
-        lines.append(f"| {name} | {', '.join(dict.fromkeys(keys))} |")
-    lines += ["", "### Left out", "", SILENT, "", "| keys | why |", "|---|---|"]
+    lines = ["### Left out", "", SILENT, "", "| keys | why |", "|---|---|"]
     lines += [f"| {', '.join(dict.fromkeys(keys))} | {why} |" for why, keys in left.items()]
     lines += ["", "### Refused", "", "| keys | why | what to do |", "|---|---|---|"]
     lines += [f"| {', '.join(keys)} | {why} | {fix} |" for (why, fix), keys in refused.items()]

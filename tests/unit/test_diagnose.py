@@ -30,6 +30,7 @@ def service(name="web", **changes):
         "data": False,
         "completes": False,
         "replicas": 1,
+        "most": 1,
         "resources": {"memory": 256 << 20},
         "expose": None,
         "health": None,
@@ -224,6 +225,40 @@ CASES = {
         scene((FRONT, container(FRONT)), answer=reply(302, "/", location="/")),
         f"web redirects {URL}/ in circles.",
     ),
+    "no_room": (
+        scene((WORKER, container(WORKER, held=("no_room", "0/3 nodes: 3 Insufficient cpu")))),
+        "worker finds no place in the cluster: 0/3 nodes: 3 Insufficient cpu. Take down previews "
+        "that are not needed, ask for less by x-preview.size, or add a node.",
+    ),
+    "no_disk": (
+        scene((WORKER, container(WORKER, held=("no_disk", "it exceeds the limit of 2Gi")))),
+        "worker was evicted: it writes more to its own file system than it may (it exceeds the "
+        "limit of 2Gi). Let it write to a volume, or raise preview_ephemeral_storage.",
+    ),
+    "root": (
+        scene((WORKER, container(WORKER, held=("root", "")))),
+        "worker runs as root, which preview_pod_security: restricted does not let run. Give its "
+        "image a USER by number (USER 1000:1000), or the service a user.",
+    ),
+    "named_user": (
+        scene((WORKER, container(WORKER, held=("named_user", "node")))),
+        "worker runs as the user node, and by a name preview_pod_security: restricted cannot tell "
+        "that it is not root. Give its image a USER by number (USER 1000:1000), or the service a "
+        "user.",
+    ),
+    "forbidden": (
+        scene((WORKER, container(WORKER, held=("forbidden", "violates PodSecurity")))),
+        "the cluster lets worker have no pod: violates PodSecurity.",
+    ),
+    "quota": (
+        scene((WORKER, container(WORKER, held=("quota", "exceeded quota: preview")))),
+        "worker does not fit into the quota of its namespace: exceeded quota: preview. Ask for "
+        "less.",
+    ),
+    "pending": (
+        scene((WORKER, container(WORKER, held=("pending", "ContainerCreating")))),
+        "worker has not been started yet: ContainerCreating.",
+    ),
     "no_route": (
         scene((FRONT, container(FRONT)),
               answer=reply(404, body=b"<title>There is no preview here</title>")),
@@ -290,8 +325,8 @@ STARTS = {
     "pull_unreachable": (
         'Get "https://registry.example.org/v2/": dial tcp: lookup registry.example.org: no such '
         "host",
-        "the image postgres:17 cannot be pulled: its registry cannot be reached from the Docker "
-        "host (no such host).",
+        "the image postgres:17 cannot be pulled: its registry cannot be reached from where "
+        "previews run (no such host).",
     ),
     "not_started": (
         " Network x Creating\nError response from daemon: all predefined address pools are full.",
@@ -365,6 +400,19 @@ def test_a_pulled_image_is_known_by_its_name():
 def test_one_container_too_many_is_not_ready():
     of = scene((WORKER, container(WORKER)))
     assert codes(of._replace(containers=of.containers * 2)) == ["outdated"]
+
+
+def test_between_as_many_containers_as_an_autoscaler_may_want_all_is_well():
+    scaled = service("worker", replicas=2, most=4)
+    well, unplaced = container(scaled), container(scaled, held=("no_room", "0/1 nodes"))
+    assert codes(scene((scaled, well))) == ["too_few"]
+    for count in (2, 3, 4):
+        assert codes(scene(*[(scaled, well)] * count)) == []
+    assert codes(scene(*[(scaled, well)] * 5)) == ["outdated"]
+    # What finds no place is more than is needed, unless it is needed.
+    unmade = container(scaled, held=("quota", "exceeded"), image="", image_id="")
+    assert codes(scene((scaled, well), (scaled, well), (scaled, unplaced), (scaled, unmade))) == []
+    assert codes(scene((scaled, well), (scaled, unplaced))) == ["no_room"]
 
 
 def test_only_data_services_are_looked_at_when_only_they_are_up():
@@ -596,6 +644,8 @@ SAYINGS = [
     ("FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory", "memory"),
     ("RuntimeError: can't start new thread", "more processes"),
     ("OSError: [Errno 28] No space left on device", "the disk"),
+    ('Container main exceeded its local ephemeral storage limit "2Gi".', "its own file system"),
+    ("Pod ephemeral local storage usage exceeds the total limit of containers 2Gi.", "writes more"),
     ("OSError: [Errno 98] Address already in use", "the same port"),
     ("OSError: [Errno 30] Read-only file system: '/app/x'", "read-only"),
     ("PermissionError: [Errno 13] Permission denied: '/data/x'", "may not read or write /data/x"),
@@ -788,12 +838,14 @@ HOOKED = {
 @pytest.mark.parametrize("kind", _diagnose.HOOKS)
 def test_a_one_off_that_fails_is_told_in_one_sentence(kind):
     output, sentence = HOOKED[kind]
-    assert _diagnose.hook_failed("migrate", "web", 3, output).sentence == sentence
+    ended = _diagnose.parse_one_off(output)
+    assert _diagnose.hook_failed("migrate", "web", 3, ended).sentence == sentence
 
 
 def test_a_one_off_s_last_lines_are_told_without_secrets():
     output = f"state\t\t{EXITED}\n" + "".join(f"log\t\tline {n} hunter22\n" for n in range(50))
-    log = _diagnose.hook_failed("seed", "web", 3, output, ["hunter22"]).log
+    ended = _diagnose.parse_one_off(output)
+    log = _diagnose.hook_failed("seed", "web", 3, ended, ["hunter22"]).log
     assert (len(log), log[-1]) == (20, "line 49 ********")
 
 

@@ -23,6 +23,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._doctor_facts import (
     Certificate,
+    Cluster,
     Collection,
     Disk,
     Endpoint,
@@ -138,6 +139,23 @@ def facts(**other):
         "logins": [Login("registry.example.org", "preview", "")],
     }
     return Facts(**dict(known, **other))
+
+
+EVERYWHERE = (_doctor.CONTROLLER, _doctor.HOST, _doctor.BUILDER, _doctor.CLUSTER)
+CLUSTER = Cluster(
+    server="https://10.0.0.1:6443",
+    version="v1.34.4",
+    ingress=("traefik", "traefik.io/ingress-controller"),
+    classes=("fast", "slow"),
+    default="slow",
+    metrics=True,
+    enforced=True,
+)
+
+
+def in_cluster(given=None, **other):
+    """Facts of a cluster, of which some are others."""
+    return facts(cluster=CLUSTER._replace(**other), settings=settings(**(given or {})))
 
 
 def alone(**given):
@@ -388,6 +406,11 @@ TROUBLES = [
         "of r.example.org in preview_registries",
     ),
     (
+        "registry.password",
+        facts(logins=[Login("r.example.org", "me", "aws ended with code 253.", password=False)]),
+        "aws ended with code 253.",
+    ),
+    (
         "registry.untrusted",
         facts(logins=[Login("r.example.org", "me", "x509: unknown authority")]),
         "certs.d/r.example.org",
@@ -396,6 +419,33 @@ TROUBLES = [
         "registry.unreachable",
         facts(logins=[Login("r.example.org", "me", "dial tcp: no such host")]),
         "no such host.",
+    ),
+    (
+        "cluster.library",
+        in_cluster(said="The Python library kubernetes is missing.", library=False),
+        "python3-kubernetes",
+    ),
+    (
+        "cluster.silent",
+        in_cluster(said="The API server at https://10.0.0.1 does not answer: refused"),
+        "does not answer: refused. Make `kubectl",
+    ),
+    ("cluster.old", in_cluster(version="v1.29.6"), "v1.29.6 at https://10.0.0.1:6443 is too old"),
+    (
+        "rights.missing",
+        in_cluster(missing=["create jobs.batch", "get pods/log"]),
+        "may not: create jobs.batch, get pods/log. Grant",
+    ),
+    ("ingress.unserved", in_cluster(ingress_said="There is no class nginx."), "no class nginx."),
+    ("storage.unknown", in_cluster({"storage_class": "best"}), "is best, and"),
+    ("storage.default", in_cluster(default=""), "there are: fast, slow"),
+    ("metrics.absent", in_cluster(metrics=False), "metrics-server"),
+    ("policies.open", in_cluster(enforced=False), "preview_trusted: false"),
+    ("policies.unknown", in_cluster(enforced=None, policies_said="No image."), "No image. Until"),
+    (
+        "policies.untried",
+        in_cluster(enforced=None, missing=["create jobs.batch"]),
+        "takes the missing rights",
     ),
     ("repository.unset", facts(settings=settings(repository="")), "of shop's repository"),
     ("repository.refused", facts(python=PYTHON._replace(repository="It is empty.")), "is empty."),
@@ -406,14 +456,33 @@ def test_a_healthy_machine_has_one_good_line_for_each_check():
     found = _doctor.examine(facts())
     assert [f for f in found if f.level != _doctor.OK or f.fix] == []
     # The gateway holds its ports, so that nobody looks whether they are free.
-    assert [f.id for f in found] == [c.id for c in _doctor.CHECKS if c.id != "ports"]
+    wanted = [c for c in _doctor.CHECKS if _doctor.CLUSTER not in c.places]
+    assert [f.id for f in found] == [c.id for c in wanted if c.id != "ports"]
+
+
+def test_a_healthy_cluster_has_one_good_line_for_each_check():
+    found = _doctor.examine(in_cluster(), [_doctor.CLUSTER])
+    assert {f.level for f in found} == {_doctor.OK}
+    assert [f.id for f in found] == [c.id for c in _doctor.CHECKS if _doctor.CLUSTER in c.places]
+
+
+def test_what_an_account_may_not_ask_is_not_guessed_at():
+    bare = {"ingress": (), "classes": None, "default": "", "enforced": None}
+    found = _doctor.examine(in_cluster(missing=["list namespaces"], **bare), [_doctor.CLUSTER])
+    troubles = [f.id for f in found if f.level != _doctor.OK]
+    assert troubles == ["rights.missing", "policies.untried"]
+
+
+def test_a_cluster_that_does_not_answer_is_told_of_once():
+    for silent in (in_cluster(said="No."), in_cluster(said="No.", library=False)):
+        assert len(_doctor.examine(silent, [_doctor.CLUSTER])) == 1
 
 
 @pytest.mark.parametrize(
     ("trouble", "known", "said"), TROUBLES, ids=[f"{t[0]}-{i}" for i, t in enumerate(TROUBLES)]
 )
 def test_a_trouble_is_told_with_its_fix(trouble, known, said):
-    found = [finding for finding in _doctor.examine(known) if finding.id == trouble]
+    found = [finding for finding in _doctor.examine(known, EVERYWHERE) if finding.id == trouble]
     assert {finding.level for finding in found} == {_doctor.TROUBLES[trouble].level}
     assert any(said in f"{finding.sentence} {finding.fix}" for finding in found)
     for text in (text for finding in found for text in (finding.sentence, finding.fix)):
@@ -633,7 +702,7 @@ def test_libraries_are_those_that_modules_import():
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
-    assert imported - known == set(_doctor.LIBRARIES)
+    assert imported - known == {*_doctor.LIBRARIES, *_doctor.CLUSTER_LIBRARIES}
 
 
 def test_no_module_of_community_docker_that_needs_more_is_used():

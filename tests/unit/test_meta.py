@@ -143,7 +143,7 @@ def test_a_role_takes_the_defaults_that_it_tells(role: str) -> None:
 # -- sample inventories -------------------------------------------------------------------------
 
 
-def settings_of(inventory: str, **others: str) -> Iterator[dict[str, Any]]:
+def settings_of(inventory: str, **others: Any) -> Iterator[dict[str, Any]]:
     """The settings of each app, as Ansible itself reads and fills them in."""
     loader = DataLoader()
     loader.set_basedir(str(ROOT / "inventories" / inventory))
@@ -159,17 +159,34 @@ def settings_of(inventory: str, **others: str) -> Iterator[dict[str, Any]]:
         }
 
 
-@pytest.mark.parametrize("inventory", ["demo", "docker"])
+# What `tests/testbed/cluster facts` tells, as far as the demo reads it.
+CLUSTER = {
+    "kubeconfig": "/kubeconfig",
+    "registry": "localhost:5000",
+    "registry_username": "preview",
+    "registry_password": "p" * 16,
+    "ingress_class": "traefik",
+    "ingress_namespace": "traefik",
+    "ingress_http": 8080,
+}
+
+
+@pytest.mark.parametrize(
+    "inventory", ["demo/docker.yml", "demo/kubernetes.yml", "docker", "kubernetes"]
+)
 def test_a_sample_inventory_is_taken_as_it_is(inventory: str) -> None:
     example = ROOT / "inventories" / inventory / "group_vars/all/vault.yml.example"
     vault = yaml.safe_load(example.read_text()) if example.exists() else {}
-    apps = list(settings_of(inventory, **dict.fromkeys(vault, "v" * 32)))
+    others = dict.fromkeys(vault, "v" * 32) | {"cluster": CLUSTER}
+    apps = list(settings_of(inventory, **others))
     assert apps and all(_settings.resolve(app)["preview_repository"] for app in apps)
 
 
-def test_what_the_sample_inventory_suggests_can_be_taken() -> None:
+@pytest.mark.parametrize("inventory", ["docker", "kubernetes"])
+def test_what_a_sample_inventory_suggests_can_be_taken(inventory: str) -> None:
     """Lines that are commented out are to be used as they stand."""
-    page = (ROOT / "inventories/docker/group_vars/all/previews.yml").read_text(encoding="utf-8")
+    file = ROOT / "inventories" / inventory / "group_vars/all/previews.yml"
+    page = file.read_text(encoding="utf-8")
     blocks = re.findall(r"(?m)^# (preview_\w+:.*(?:\n#   .*)*)$", page)
     assert len(blocks) > 8
     for block in blocks:

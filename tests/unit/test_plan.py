@@ -421,6 +421,49 @@ def test_every_drift_is_seen(break_it, told):
     assert told in _drift.drift(preview, now=200)
 
 
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        (["running"], "1 of 2 containers"),
+        (["running", "running"], ""),
+        (["running"] * 4, ""),
+        (["running", "running", "created"], ""),
+        (["running", "created"], "runs another image"),
+        (["running"] * 5, "5 of 2 containers"),
+        (["running", "running", "restarting"], "worker is"),
+    ],
+)
+def test_what_an_autoscaler_does_is_no_drift(states, told):
+    preview = ready()
+    state, seen = preview["observed"]["state"], preview["observed"]
+    state["services"]["worker"].update(replicas=2, most=4)
+    (worker,) = [c for c in seen["containers"] if c["service"] == "worker"]
+    seen["containers"] = [c for c in seen["containers"] if c is not worker]
+    for word in states:
+        image_id = "" if word == "created" else worker["image_id"]
+        seen["containers"].append(dict(worker, state=word, image_id=image_id))
+    found = _drift.drift(preview, now=200)
+    assert told in found if told else found == ""
+
+
+def test_a_docker_host_does_not_scale_and_says_so():
+    of = shop()
+    of["x_preview"]["services"]["worker"]["autoscale"] = {"min": 2, "max": 4, "cpu": 80}
+    done = complete(of)
+    (worker,) = [s for s in done.preview["services"] if s["name"] == "worker"]
+    assert (worker["replicas"], worker["most"], worker["autoscale"]) == (2, 2, None)
+    assert done.project["services"]["worker"]["deploy"]["replicas"] == 2
+    assert "services.worker.x-preview.autoscale is left out" in "".join(done.preview["notes"])
+
+
+def test_a_job_is_not_scaled():
+    of = shop()
+    of["x_preview"]["services"]["worker"]["autoscale"] = {"min": 1, "max": 4, "cpu": 80}
+    of["services"]["worker"]["restart"] = "no"
+    with pytest.raises(_plan.PlanRefused, match=r"worker\.x-preview\.autoscale: .*a job to end"):
+        complete(of)
+
+
 def test_images_grow_old_where_a_limit_is_set():
     assert _drift.drift(ready(), now=200, max_age=50) == _drift.TOO_OLD
     assert not _drift.drift(ready(), now=140, max_age=50)
@@ -479,6 +522,10 @@ def test_of_each_setting_it_is_known_whether_it_decides_what_is_deployed():
     deciding += ["secret_key", "sentry_dsn", "otel_endpoint", "images", "build_secrets"]
     deciding += ["build_frontends", "base_images", "state_dir", "sizes", "size"]
     deciding += ["log_driver", "log_options", "auth_users", "rate_limit"]
+    deciding += ["registry", "pod_security", "storage_class", "volume_size"]
+    deciding += ["external_secrets", "ephemeral_storage"]
+    deciding += ["ingress_class", "ingress_controller", "ingress_namespace", "ingress_networks"]
+    deciding += ["ingress_annotations", "ingress_auth", "ingress_tls", "tls_secret", "tls_issuer"]
     known = {f"preview_{name}" for name in deciding}
     assert not known & _drift._TRANSIENT
     assert known | _drift._TRANSIENT == set(_settings.TABLE)

@@ -212,7 +212,8 @@ def applied(key: str, value: object) -> object:
         del service["ports"]
     if value:
         service[key] = value
-    done = complete(shop(web=service))
+    files = {"a": {"content": "a"}}
+    done = complete(shop(web=service) | {"configs": files, "secrets": files})
     return {"project": done.project, **{k: done.preview[k] for k in ("services", "notes")}}
 
 

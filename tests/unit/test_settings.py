@@ -57,6 +57,25 @@ def test_defaults_are_never_shared() -> None:
     ]
 
 
+STORE = {"kind": "ClusterSecretStore", "name": "vault"}
+
+
+@pytest.mark.parametrize(
+    ("given_", "told"),
+    [
+        ({"store": STORE, "data": {"A": {"key": "a"}}}, "needs preview_target: kubernetes"),
+        ({"data": {"A": {"key": "a"}}}, "store is missing"),
+        ({"store": STORE | {"kind": "Vault"}}, "one of ClusterSecretStore, SecretStore"),
+        ({"store": STORE, "data": {"PREVIEW_A": {"key": "a"}}}, "each key must be"),
+        ({"store": STORE, "data": {"B": {"key": "a"}}}, "is set in preview_environment, too"),
+    ],
+)
+def test_external_secrets_come_from_a_store_to_a_cluster(given_, told):
+    with pytest.raises(_settings.SettingsRefused) as refused:
+        _settings.resolve({"preview_external_secrets": given_, "preview_environment": {"B": "1"}})
+    assert "preview_external_secrets" in str(refused.value) and told in str(refused.value)
+
+
 def test_every_default_is_a_value_of_its_kind() -> None:
     for name, setting in TABLE.items():
         if setting.default not in (None, ""):
@@ -70,8 +89,7 @@ def test_every_example_can_be_used_as_it_stands() -> None:
         plain = re.sub(r"\{\{ \w.*? \}\}", "x" * 32, plain)
         value = yaml.safe_load(plain)
         read = setting.kind.read(value)
-        if name != "preview_target":  # which has one value so far
-            assert read != setting.default, f"{name}: the example shows nothing"
+        assert read != setting.default, f"{name}: the example shows nothing"
         assert setting.kind.read(read) == read, f"{name} does not read its own result"
 
 
@@ -263,9 +281,19 @@ def test_secrets_need_a_key() -> None:
     assert _settings.resolve({**given, "preview_secret_key": "k" * 32})
 
 
-def test_a_target_that_is_not_there_yet_is_refused() -> None:
+@pytest.mark.parametrize("given", [{}, {"password": "p", "password_command": ["cat", "x"]}])
+def test_a_login_has_a_password_or_a_command_that_prints_it(given: dict[str, Any]) -> None:
+    login = {"registry": "r.example.org", "username": "u"}
+    assert resolved("preview_registries", [{**login, "password_command": ["aws", "ecr"]}])
+    assert str(refusal({"preview_registries": [{**login, **given}]})).startswith(
+        "preview_registries[0]: it must hold either password or password_command."
+    )
+
+
+def test_a_cluster_needs_a_registry_to_pull_from() -> None:
     assert str(refusal({"preview_target": "kubernetes"})) == (
-        "preview_target: kubernetes is not there yet. Set it to docker, or leave it out."
+        "preview_registry is needed because preview_target is kubernetes: the cluster pulls images "
+        "there. For instance preview_registry: registry.example.org/previews"
     )
 
 
@@ -329,6 +357,10 @@ def test_the_nearest_setting_is_suggested(names: tuple[str, str], value: str) ->
             lambda s: [{"registry": "r.org", "username": "u", "password": [s]}],
             lambda s: [{"registry": "r.org", "username": "u", s: s}],
             lambda s: [{"registry": s + " ", "username": "u", "password": s}],
+            lambda s: [{"registry": "r.org", "username": "u", "password_command": s}],
+            lambda s: [
+                {"registry": "r.org", "username": "u", "password": s, "password_command": [s]}
+            ],
             lambda s: {"http": s},
         ]
     ),

@@ -22,6 +22,7 @@ def service(**hooks: int) -> dict[str, Any]:
 PREVIEW = {
     "settings": {
         "preview_source_timeout": 1,
+        "preview_compose_timeout": 7,
         "preview_build_timeout": 10,
         "preview_images_timeout": 20,
         "preview_verify_timeout": 100,
@@ -48,7 +49,7 @@ PREVIEW = {
 @pytest.mark.parametrize(
     ("stage", "seconds"),
     [
-        ("source", 1),
+        ("source", 8),
         ("plan", 0),
         ("build", 30),
         ("database", 200),

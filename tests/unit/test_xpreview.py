@@ -31,7 +31,9 @@ NONE = {
     "health": None,
     "size": None,
     "exactly_one": False,
+    "autoscale": None,
 }
+VOLUME = {"type": "volume", "source": "data", "target": "/data"}
 
 
 def validate(wish: Any, top: Any = None) -> list[str]:
@@ -194,12 +196,48 @@ def test_all_is_told_at_once() -> None:
             {"web": {**WEB["web"], "scale": 3}},
             "the service also asks for 3 replicas",
         ),
+        (
+            {"autoscale": {"min": 3, "max": "2"}},
+            None,
+            "autoscale.min: 3 is refused: it has to be from 1 to max, which is 2",
+        ),
+        (
+            {"autoscale": {"max": 2}},
+            {"web": {**WEB["web"], "deploy": {"replicas": 3}}},
+            "autoscale.min: 3 is refused",
+        ),
+        (
+            {"autoscale": {"max": 2}, "exactly_one": True},
+            None,
+            "is refused: the service also asks for exactly_one",
+        ),
+        (
+            {"autoscale": {"max": 2}},
+            {"web": {**WEB["web"], "volumes": [VOLUME]}},
+            "is refused: the service mounts a volume, which belongs to one container",
+        ),
     ],
 )
 def test_a_wrong_meaning_is_told_by_key(wish: Any, services: Any, says: str) -> None:
     assert validate(wish) == []
     (only,) = normalise(wish, services=services)["problems"]
     assert only.startswith("compose.yaml: services.web.x-preview") and says in only
+
+
+def test_an_autoscaled_service_counts_as_many_containers_as_it_may_have() -> None:
+    services = {f"s{i}": {} for i in range(10)} | WEB
+    wishes = {name: {"autoscale": {"max": 10}} for name in services}
+    found, problems, dummy = _xpreview.normalise(None, wishes, services)
+    assert found.services["web"]["autoscale"] == {"min": 1, "max": 10, "cpu": 80}
+    assert [each.value for each in problems] == ["110 containers"]
+
+
+@pytest.mark.parametrize(
+    "wish", [{}, {"max": 11}, {"max": 0}, {"max": 2, "cpu": 9}, {"max": 2, "cpu": "96"}, 3]
+)
+def test_an_autoscaler_of_a_wrong_form_is_refused(wish: Any) -> None:
+    (only,) = validate({"autoscale": wish})
+    assert "services.web.x-preview.autoscale" in only and "refused" in only
 
 
 def test_a_port_that_is_not_among_the_services_own_is_a_warning() -> None:

@@ -1,0 +1,252 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What stands between the collection and an API server, at a real one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _diagnose,
+    _docker,
+    _kubernetes,
+    _kubernetes_lease,
+    _kubernetes_teardown,
+    _lease,
+)
+from ansible_collections.ephemera.preview.plugins.module_utils._names import PREFIX
+from clusters import Account, Cluster, eventually
+
+
+@pytest.fixture(scope="module")
+def api(account: Account) -> _kubernetes.Cluster:
+    return _kubernetes.Cluster(str(account.kubeconfig))
+
+
+@pytest.fixture
+def name(cluster: Cluster) -> Iterator[str]:
+    """A preview's name, whose namespace is gone afterwards."""
+    mine = f"t{uuid.uuid4().hex[:8]}-pr-1"
+    yield mine
+    cluster.kubectl("delete", "namespace", mine, "--ignore-not-found", "--timeout=60s")
+
+
+def writer(name: str, run: str, kind: str = "up", **more: Any) -> _kubernetes_lease.Writer:
+    labels = {PREFIX + "name": name, PREFIX + "owner": more.pop("owner", "mine")}
+    return _kubernetes_lease.Writer(name, labels, run, kind, "h/1 1 1", **more)
+
+
+def seen(api: _kubernetes.Cluster, name: str) -> dict[str, Any]:
+    return dict(_kubernetes.observe(api, name)["previews"][name])
+
+
+def test_of_what_does_not_exist_the_shape_is_that_of_a_docker_host(
+    api: _kubernetes.Cluster, name: str
+) -> None:
+    nothing = seen(api, name)
+    assert nothing.pop("ending") is False
+    assert nothing == _docker.empty(name)
+
+
+def test_who_takes_the_lease_makes_the_namespace_and_another_waits(
+    api: _kubernetes.Cluster, name: str
+) -> None:
+    assert (
+        _kubernetes_lease.hold(api, writer(name, "a"), "take", 60, '{"status": "building"}') == ""
+    )
+    found = seen(api, name)
+    assert found["folder"] and found["state"] == {"status": "building"}
+    lease = _lease.parse(found["lease"])
+    assert lease and (lease.owner, lease.kind) == ("a", "up")
+    now = _kubernetes.observe(api, name)["now"]
+    assert 50 < lease.until - now <= 60
+    with pytest.raises(_kubernetes_lease.Held) as held:
+        _kubernetes_lease.hold(api, writer(name, "b"), "take", 60)
+    assert held.value.line == found["lease"]
+    assert _kubernetes_lease.hold(api, writer(name, "a"), "keep", 60, '{"status": "ready"}') == ""
+    _kubernetes_lease.drop(api, writer(name, "b"))
+    assert seen(api, name)["lease"], "it is not b's to drop"
+    _kubernetes_lease.drop(api, writer(name, "a"))
+    assert seen(api, name)["lease"] == "" and seen(api, name)["state"] == {"status": "ready"}
+
+
+def test_a_lease_is_taken_over_where_its_run_is_gone_or_goes_down(
+    api: _kubernetes.Cluster, name: str
+) -> None:
+    _kubernetes_lease.hold(api, writer(name, "a"), "take", 600)
+    assert _kubernetes_lease.hold(api, writer(name, "b", dead="a"), "take", -1) == "a"
+    assert _kubernetes_lease.hold(api, writer(name, "c"), "take", 600) == "b", "it has run out"
+    assert _kubernetes_lease.hold(api, writer(name, "d", "down"), "take", 600) == "c"
+    for late in ("take", "keep"):
+        with pytest.raises(_kubernetes_lease.Held):
+            _kubernetes_lease.hold(api, writer(name, "c"), late, 60)
+
+
+def test_of_many_at_once_one_gets_it(api: _kubernetes.Cluster, name: str) -> None:
+    def attempt(run: str) -> str:
+        try:
+            _kubernetes_lease.hold(api, writer(name, run), "take", 600)
+        except _kubernetes_lease.Held:
+            return ""
+        return run
+
+    with ThreadPoolExecutor(8) as pool:
+        got = [run for run in pool.map(attempt, [f"run{n}" for n in range(16)]) if run]
+    lease = _lease.parse(seen(api, name)["lease"])
+    assert lease and got == [lease.owner]
+
+
+def test_a_namespace_of_somebody_else_is_left_alone(
+    api: _kubernetes.Cluster, cluster: Cluster, name: str
+) -> None:
+    cluster.kubectl("create", "namespace", name)
+    (foreign,) = seen(api, name)["foreign"]
+    assert foreign == {"kind": "namespace", "name": name, "labels": {}}
+    for kind in ("up", "down"):
+        with pytest.raises(_kubernetes.ClusterError, match=f"namespace {name} is somebody else's"):
+            _kubernetes_lease.hold(api, writer(name, "a", kind), "take", 60)
+    cluster.kubectl("label", "namespace", name, f"{PREFIX}name={name}", f"{PREFIX}owner=theirs")
+    with pytest.raises(_kubernetes.ClusterError, match="'theirs', and would be 'mine'"):
+        _kubernetes_lease.hold(api, writer(name, "a"), "take", 60)
+
+
+def test_what_is_being_removed_is_nobodys(
+    api: _kubernetes.Cluster, cluster: Cluster, name: str
+) -> None:
+    _kubernetes_lease.hold(api, writer(name, "a"), "take", 600)
+    metadata = {"name": "held", "finalizers": ["example.com/hold"]}
+    cluster.apply(name, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    eventually(lambda: seen(api, name)["ending"])
+    for action in ("take", "keep"):
+        with pytest.raises(_kubernetes_lease.Held):
+            _kubernetes_lease.hold(api, writer(name, "a"), action, 60)
+    free = '[{"op": "remove", "path": "/metadata/finalizers"}]'
+    cluster.kubectl("patch", "configmap", "held", "-n", name, "--type=json", "-p", free)
+    eventually(lambda: not seen(api, name)["folder"])
+    assert _kubernetes_lease.hold(api, writer(name, "b", "down"), "take", 60) == ""
+    with pytest.raises(_kubernetes_lease.Held):
+        _kubernetes_lease.hold(api, writer(name, "b"), "keep", 60)
+
+
+def test_a_preview_goes_with_all_it_holds_and_without_waiting_for_its_pods(
+    api: _kubernetes.Cluster, cluster: Cluster, name: str
+) -> None:
+    assert _kubernetes_teardown.teardown(api, name, "mine", 5) == ([], [], [], [])
+    _kubernetes_lease.hold(api, writer(name, "a"), "take", 600)
+    labels = writer(name, "a").labels
+    slow = {"name": "main", "image": "busybox:1.37", "command": ["sleep", "600"]}
+    metadata = {"name": "slow", "labels": dict(labels, **{PREFIX + "service": "web"})}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
+    cluster.apply(
+        name, pod | {"spec": {"containers": [slow], "terminationGracePeriodSeconds": 300}}
+    )
+    eventually(lambda: [c["state"] for c in seen(api, name)["containers"]] == ["running"])
+    there = [f"namespace {name}", "pod slow"]
+    checked = _kubernetes_teardown.teardown(api, name, "mine", 5, check=True)
+    assert checked == (there, there, [], []) and seen(api, name)["folder"]
+    others = _kubernetes_teardown.teardown(api, name, "theirs", 5)
+    assert others == ([], [], [], [f"namespace {name}"]) and seen(api, name)["folder"]
+    assert _kubernetes_teardown.teardown(api, name, "mine", 30) == (there, [], [], [])
+    assert not seen(api, name)["folder"]
+
+
+def test_what_holds_a_preview_that_goes_is_named(
+    api: _kubernetes.Cluster, cluster: Cluster, name: str
+) -> None:
+    _kubernetes_lease.hold(api, writer(name, "a"), "take", 600)
+    metadata = {"name": "held", "finalizers": ["example.com/hold"]}
+    cluster.apply(name, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+    # The namespace controller looks at what is left after some seconds.
+    torn = _kubernetes_teardown.teardown(api, name, "mine", 10)
+    assert torn.left == [f"namespace {name}"]
+    assert any("example.com/hold in 1 resource instances" in line for line in torn.held), torn
+    free = '[{"op": "remove", "path": "/metadata/finalizers"}]'
+    cluster.kubectl("patch", "configmap", "held", "-n", name, "--type=json", "-p", free)
+    assert _kubernetes_teardown.teardown(api, name, "mine", 30).left == []
+
+
+SICK: dict[str, tuple[dict[str, Any], str, str]] = {
+    "denied": ({"image": "$REGISTRY/never/pushed:1"}, "pull_denied", "knows no such image"),
+    "missing": ({"image": "busybox:0.0.1"}, "pull_missing", "has no such tag"),
+    "exits": (
+        {"command": ["sh", "-c", "echo KeyError: \\'COLOUR\\'; exit 3"]},
+        "exits",
+        "exits at start with code 3",
+    ),
+    "absent": ({"command": ["/no/such/program"]}, "cannot_start", "is not in its image"),
+    "greedy": (
+        {"command": ["sh", "-c", "tail /dev/zero"], "resources": {"limits": {"memory": "16Mi"}}},
+        "no_memory",
+        "more memory than its limit of 16 MiB",
+    ),
+    "huge": ({"resources": {"requests": {"cpu": "400"}}}, "no_room", "Insufficient cpu"),
+    "over": ({"resources": {"limits": {"memory": "2Ti"}}}, "quota", "exceeded quota"),
+}
+
+
+def test_the_same_causes_are_told_in_the_sentences_of_a_docker_host(
+    api: _kubernetes.Cluster, cluster: Cluster, name: str
+) -> None:
+    _kubernetes_lease.hold(api, writer(name, "a"), "take", 600)
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "preview"}}
+    limit = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "preview"}}
+    default = {"type": "Container", "default": {"memory": "64Mi"}}
+    cluster.apply(
+        name,
+        quota | {"spec": {"hard": {"limits.memory": "1Ti"}}},
+        limit | {"spec": {"limits": [default]}},
+    )
+    services = []
+    for service, (container, *_told) in SICK.items():
+        labels = {PREFIX + "service": service}
+        image = container.get("image", "busybox:1.37")
+        image = image.replace("$REGISTRY", cluster.facts["registry"])
+        main = {"name": "main", "command": ["sleep", "600"], **container, "image": image}
+        pod = {"metadata": {"labels": labels}, "spec": {"containers": [main]}}
+        pod["spec"]["terminationGracePeriodSeconds"] = 0  # type: ignore[assignment]
+        spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": pod}
+        metadata = {"name": service, "labels": labels}
+        kind = {"apiVersion": "apps/v1", "kind": "Deployment"}
+        cluster.apply(name, kind | {"metadata": metadata, "spec": spec})
+        services.append(
+            {
+                "name": service,
+                "image": image,
+                "data": False,
+                "completes": False,
+                "expose": None,
+                "replicas": 1,
+                "source": "pull",
+                "resources": {"memory": 16 << 20},
+            }
+        )
+
+    def found() -> dict[str, _diagnose.Finding]:
+        scene = _diagnose.Scene(services, _kubernetes.look(api, name))
+        return {finding.service: finding for finding in _diagnose.judge(scene)}
+
+    for service, (_container, code, words) in SICK.items():
+        eventually(lambda service=service, code=code: found()[service].code == code)  # type: ignore[misc]
+        assert words in found()[service].sentence
+    # What waiting does not mend is not waited for.
+    patience = {finding.code: finding.patience for finding in found().values()}
+    assert patience["pull_denied"] == 0 and patience["no_room"] == 20
+
+
+def test_who_cannot_get_to_a_cluster_is_told_why(cluster: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(_kubernetes.ClusterError, match="/nowhere does not lead to a cluster"):
+        _kubernetes.Cluster("/nowhere")
+    text = Path(cluster.facts["kubeconfig"]).read_text()
+    closed = tmp_path / "kubeconfig"
+    port = cluster.facts["registry"].rpartition(":")[2]
+    server = next(line for line in text.splitlines() if "server:" in line)
+    closed.write_text(text.replace(server, f"    server: https://127.0.0.1:{port}"))
+    with pytest.raises(_kubernetes.ClusterError, match=f"127.0.0.1:{port} does not answer"):
+        _kubernetes.observe(_kubernetes.Cluster(str(closed)), "shop-pr-1")

@@ -1,0 +1,34 @@
+"""How many tasks a run has: each costs more than the objects that it applies."""
+
+from __future__ import annotations
+
+from conftest import Platform
+
+
+def compose(services: int) -> str:
+    """An app of so many services, each with objects of its own of each kind."""
+    lines = "".join(
+        f"""
+  s{number}:
+    image: busybox:1.37
+    command: [httpd, -f, -p, "8080", -h, /www]
+    {"expose" if number else "ports"}: ["8080"]
+    configs: [{{source: page, target: /www/index.html}}]
+    environment: {{NUMBER: "{number}"}}
+    volumes: ["v{number}:/data"]
+    x-preview: {{size: small}}"""
+        for number in range(services)
+    )
+    volumes = "".join(f"\n  v{number}:" for number in range(services))
+    page = "configs:\n  page: {content: hello}"
+    return f"x-preview: {{web: s0}}\nservices:{lines}\n{page}\nvolumes:{volumes}\n"
+
+
+def test_five_services_take_no_more_tasks_than_one(anywhere: Platform) -> None:
+    counted = []
+    for number, services in ((1, 1), (2, 5)):
+        files = {"compose.yaml": compose(services)}
+        commit = anywhere.repository.pull_request(number, "Services", files=files)
+        counted.append(anywhere.up(number, commit).ok().tasks)
+        assert anywhere.get(number) == (200, "hello")
+    assert counted[0] == counted[1]

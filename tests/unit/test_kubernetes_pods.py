@@ -1,0 +1,114 @@
+# Copyright: Contributors to the ephemera.preview project
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is told of pods that a cluster does not let run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _kubernetes,
+    _kubernetes_external,
+)
+
+LABELS = {"ephemera.preview/service": "web"}
+NOW = 1_800_000_000
+BORN = "2027-01-15T07:59:55Z"  # five seconds before
+
+
+def pod(name: str, **status: Any) -> dict[str, Any]:
+    owner = {"kind": "ReplicaSet", "uid": "r", "controller": True}
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": "shop-pr-1",
+            "uid": name,
+            "labels": LABELS,
+            "creationTimestamp": BORN,
+            "ownerReferences": [owner],
+        },
+        "spec": {"containers": [{"image": "acme/web"}]},
+        "status": {"phase": "Pending", **status},
+    }
+
+
+def running(name: str, since: str) -> dict[str, Any]:
+    state = {"running": {"startedAt": since}}
+    return pod(name, phase="Running", containerStatuses=[{"state": state}])
+
+
+def items(*pods: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    known = {"labels": LABELS, "annotations": {"deployment.kubernetes.io/revision": "1"}}
+    owner = {"kind": "Deployment", "uid": "d", "controller": True}
+    deployment = {
+        "metadata": {**known, "name": "web", "uid": "d", "generation": 1},
+        "spec": {"replicas": 1},
+        "status": {"observedGeneration": 1},
+    }
+    makes = {"metadata": {**known, "name": "web-1", "uid": "r", "ownerReferences": [owner]}}
+    return {
+        "Pod": list(pods),
+        "Deployment": [deployment],
+        "ReplicaSet": [makes],
+        "StatefulSet": [],
+        "Job": [],
+    }
+
+
+FULL = "Pod ephemeral local storage usage exceeds the total limit of containers 2Gi. "
+
+
+def test_one_that_was_evicted_for_what_it_wrote_tells_of_the_next_one_while_that_is_young() -> None:
+    full = pod("a", phase="Failed", reason="Evicted", message=FULL)
+    (seen,) = _kubernetes.looked(items(full, running("b", BORN)), NOW)
+    assert (seen.ident, seen.held) == ("b", ("no_disk", FULL.rstrip(". ")))
+    (seen,) = _kubernetes.looked(items(full, running("b", "2027-01-15T07:59:00Z")), NOW)
+    assert seen.held == ("", "")
+    # What a node has no room for is not the app's doing.
+    pressed = pod("a", phase="Failed", reason="Evicted", message="The node had condition: [Disk].")
+    (seen,) = _kubernetes.looked(items(pressed, running("b", BORN)), NOW)
+    assert seen.held == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("said", "held"),
+    [
+        (
+            'container has runAsNonRoot and image will run as root (pod: "web-1", container: main)',
+            ("root", ""),
+        ),
+        (
+            "container has runAsNonRoot and image has non-numeric user (node), cannot verify user "
+            "is non-root",
+            ("named_user", "node"),
+        ),
+        ('secret "x" not found', ("pending", 'secret "x" not found')),
+    ],
+)
+def test_why_a_container_cannot_be_made_is_told(said: str, held: tuple[str, str]) -> None:
+    waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": said}}
+    of = pod("a", containerStatuses=[{"state": waiting}])
+    assert _kubernetes.looked_at(of, NOW).held == held
+
+
+def external(**condition: str) -> dict[str, Any]:
+    store = {"kind": "ClusterSecretStore", "name": "vault"}
+    conditions = [{"type": "Ready", **condition}] if condition else []
+    return {
+        "metadata": {"namespace": "shop-pr-1"},
+        "spec": {"secretStoreRef": store},
+        "status": {"conditions": conditions},
+    }
+
+
+def test_why_a_store_gives_no_secret_is_told() -> None:
+    assert _kubernetes_external.is_ready(external(status="True"))
+    denied = external(status="False", message="permission denied.", reason="SecretSyncedError")
+    assert not _kubernetes_external.is_ready(denied)
+    assert _kubernetes_external.trouble(denied) == (
+        "preview_external_secrets: the ClusterSecretStore vault does not give what is asked for: "
+        "permission denied. Check the store, and the keys that the setting names."
+    )
+    assert "nobody fetches the secrets of shop-pr-1" in _kubernetes_external.trouble(external())
