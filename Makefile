@@ -58,9 +58,9 @@ molecule: SCENARIOS = $(if $(CI)$(KUBECONFIG)$(filter 0,$(shell id -u)),--all,--
 molecule: venv engine images ## The playbooks by themselves, against the engine and the cluster
 	molecule test $(SCENARIOS)
 
-integration: venv engine images ## Real playbooks against the real engine (ARGS="-k …")
-	$(TESTBED)/cluster build
-	pytest tests/integration $(ARGS)
+# Two at once: one on the Docker host, one in the cluster.
+integration: venv engine images ## Real playbooks against the real engine and cluster (ARGS="-k …")
+	$(TESTBED)/cluster run pytest tests/integration --numprocesses 2 --dist loadgroup $(ARGS)
 
 bench: venv engine images ## How long previews take, compared with docker compose and kubectl
 	python tests/bench/bench.py $(ARGS)

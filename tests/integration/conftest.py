@@ -26,6 +26,8 @@ from repositories import Repository
 from tiny import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
+# How the names of apps begin whose previews live in a cluster.
+IN_CLUSTER = "k8s-"
 
 
 def docker(*arguments: str, check: bool = True) -> str:
@@ -359,9 +361,10 @@ class InCluster(Platform):
         paths = {f"path {path}" for path in self.state.rglob("*")}
         pushed = self.cluster.pushed()
         shared = {f"path {self.state / name}" for name in ("leases", "leases/.lock", "previews")}
+        built = holdings(of_clusters=True)
         return {
             line
-            for line in (*spaces, *(f"volume {each}" for each in claimed), *pushed, *holdings())
+            for line in (*spaces, *(f"volume {each}" for each in claimed), *pushed, *built)
             if self.app in line
         } | (paths - shared)
 
@@ -372,30 +375,40 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def holdings() -> set[str]:
-    """Everything the engine holds, one line each; of its build cache what a build can write to."""
+def holdings(*, of_clusters: bool = False) -> set[str]:
+    """Everything the engine holds, one line each; of its build cache what a build can write to.
+
+    :param of_clusters: also what builds for a cluster leave, which may run beside this test.
+    """
     cached = docker("buildx", "du", "--verbose", "--builder", "default")
-    return set(
+    held = set(
         docker("ps", "--all", "--format", "container {{.Names}}").splitlines()
         + docker("network", "ls", "--format", "network {{.Name}}").splitlines()
         + docker("volume", "ls", "--format", "volume {{.Name}}").splitlines()
         + docker("image", "ls", "--format", "image {{.Repository}}:{{.Tag}} {{.ID}}").splitlines()
         + re.findall(r"^Description: +(cached mount .*)", cached, re.MULTILINE)
     )
+    elsewhere = re.compile(rf"image localhost:|.*\b{IN_CLUSTER}[0-9a-f]{{6}}\b")
+    return held if of_clusters else {line for line in held if not elsewhere.match(line)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The demo comes first: it brings a gateway of its own, and an engine has one. What takes a
-    cluster comes last, as one that runs keeps a processor from all else; and at the very end comes
-    what starts that anew, with which accounts and images are gone."""
+    """What takes the cluster may run beside what takes the Docker host, each one after another.
+
+    The demo is one of the latter: it has one folder for both targets, and it comes first, as it
+    brings a gateway of its own and an engine has one. At the very end comes what starts the
+    cluster anew, with which accounts and images are gone.
+    """
 
     def turn(item: pytest.Item) -> tuple[bool, bool, bool]:
         fixtures = set(getattr(item, "fixturenames", ()))
-        in_cluster = "kubernetes" in item.nodeid or not fixtures.isdisjoint(("cluster", "account"))
         file = item.path.name
-        return in_cluster, file == "test_cluster.py", file != "test_demo.py"
+        in_cluster = "kubernetes" in item.nodeid or not fixtures.isdisjoint(("cluster", "account"))
+        return in_cluster and file != "test_demo.py", file == "test_cluster.py", file != "test_demo.py"
 
     items.sort(key=turn)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("cluster" if turn(item)[0] else "engine"))
 
 
 @pytest.fixture(scope="session")
@@ -433,11 +446,11 @@ def platform(gateway: Platform, tmp_path: Path) -> Iterator[Platform]:
 
 
 @contextmanager
-def an_app_in_cluster(account: Account, folder: Path, prefix: str = "k") -> Iterator[InCluster]:
+def an_app_in_cluster(account: Account, folder: Path) -> Iterator[InCluster]:
     """The same in a cluster."""
     repository = Repository.create(folder / "app.git")
     repository.commit("refs/heads/main", "The tiny app", files=TINY)
-    mine = InCluster.of(account, folder, prefix + uuid.uuid4().hex[:6], repository)
+    mine = InCluster.of(account, folder, IN_CLUSTER + uuid.uuid4().hex[:6], repository)
     (folder / "state").mkdir()
     try:
         yield mine
