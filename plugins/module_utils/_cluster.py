@@ -2,12 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The program that asks a cluster, where Ansible connects for the app: one start for each question,
-since the libraries that know all logins take longer to load than an API server to answer."""
+since starting it takes longer than an API server to answer."""
 
 from __future__ import annotations
 
-import platform
-import sys
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from ansible_collections.ephemera.preview.plugins.module_utils import (
@@ -30,15 +28,6 @@ Params = Mapping[str, Any]
 
 def run(params: Params, check: bool) -> Dict[str, Any]:
     """What ``params["ask"]`` names, one of ``_ASKED``; the rest of ``params`` are its own."""
-    if _kubernetes.KUBERNETES_IMPORT_ERROR:
-        return {
-            "failed": True,
-            "msg": "The Python library kubernetes is missing for {0} on {1}. Install it there, or "
-            "let ansible_python_interpreter name a Python that has it.".format(
-                sys.executable, platform.node()
-            ),
-            "exception": _kubernetes.KUBERNETES_IMPORT_ERROR,
-        }
     try:
         cluster = _kubernetes.Cluster(params["kubeconfig"], params["context"])
         # The lease comes first, and its price is one start of all this.

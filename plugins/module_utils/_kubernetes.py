@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a Kubernetes cluster holds of our previews: one observer, the shape of ``_docker``'s.
 
-``Cluster`` is the edge: it asks the API server by the library that kubernetes.core uses, so that
-every kind of login that kubectl knows works. All else is pure.
+``Cluster`` is the edge. All else is pure.
 """
 
 from __future__ import annotations
@@ -14,24 +13,24 @@ import hashlib
 import json
 import re
 import time
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 from urllib.parse import urlencode
 
-from ansible_collections.ephemera.preview.plugins.module_utils import _diagnose, _docker
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _diagnose,
+    _docker,
+    _kubeconfig,
+)
 from ansible_collections.ephemera.preview.plugins.module_utils._http import Answer as Heard
 from ansible_collections.ephemera.preview.plugins.module_utils._names import HOOK, PREFIX, SERVICE
 from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
 
 try:
-    import urllib3
-    from kubernetes import client, config
-except ImportError:
-    KUBERNETES_IMPORT_ERROR: Optional[str] = traceback.format_exc()
-else:
-    KUBERNETES_IMPORT_ERROR = None
+    from urllib3.exceptions import HTTPError
+except ImportError:  # told by _kubeconfig
+    pass
 
 LEASE, STATE = PREFIX + "lease", PREFIX + "state"
 """Annotations of a preview's namespace."""
@@ -103,43 +102,26 @@ class Cluster:
     """
 
     def __init__(self, kubeconfig: str = "", context: str = "") -> None:
-        own = client.Configuration()
+        self._named = kubeconfig, context
         try:
-            config.load_kube_config(  # type: ignore[no-untyped-call, unused-ignore]
-                kubeconfig or None, context or None, own, persist_config=False
-            )
-        except config.ConfigException as problem:
-            if kubeconfig or context:
-                raise ClusterError(
-                    "{0} does not lead to a cluster: {1}".format(
-                        kubeconfig or "The kubeconfig", problem
-                    )
-                ) from None
-            try:
-                config.load_incluster_config(  # type: ignore[no-untyped-call, unused-ignore]
-                    client_configuration=own
-                )
-            except config.ConfigException:
-                raise ClusterError(
-                    "No kubeconfig leads to a cluster ({0}). Set preview_kubeconfig, or KUBECONFIG "
-                    "where Ansible runs.".format(problem)
-                ) from None
-        self.configuration = own
-        # The library's own way to call differs by its version; its configuration does not.
-        tls: Dict[str, Any] = {
-            "cert_reqs": "CERT_REQUIRED" if own.verify_ssl else "CERT_NONE",
-            "ca_certs": own.ssl_ca_cert,
-            "cert_file": own.cert_file,
-            "key_file": own.key_file,
-            "maxsize": len(_LISTED),
-        }
-        if getattr(own, "tls_server_name", None):
-            tls["server_hostname"] = own.tls_server_name
-        self.pool = (
-            urllib3.ProxyManager(own.proxy, proxy_headers=own.proxy_headers, **tls)
-            if own.proxy
-            else urllib3.PoolManager(**tls)
-        )
+            self._access = _kubeconfig.access(kubeconfig, context)
+        except _kubeconfig.NoWay as problem:
+            raise ClusterError(str(problem)) from None
+
+    @property
+    def server(self) -> str:
+        """Its address."""
+        return self._access.server
+
+    def configuration(self) -> Any:
+        """The library's, for what is asked by that.
+
+        :raises ClusterError: it is missing.
+        """
+        try:
+            return _kubeconfig.configuration(*self._named)
+        except _kubeconfig.NoWay as problem:
+            raise ClusterError(str(problem)) from None
 
     def ask(
         self,
@@ -173,26 +155,19 @@ class Cluster:
         kind: str,
         seconds: float,
     ) -> Any:
-        headers = {"Accept": "application/json, */*", "Content-Type": kind}
-        logins: Any = self.configuration.auth_settings()
-        for login in logins.values():
-            if login["value"]:
-                headers[login["key"]] = login["value"]
-        url = self.configuration.host + path + ("?" + urlencode(query) if query else "")
+        headers = {"Accept": "application/json, */*", "Content-Type": kind, **self._access.login()}
         try:
-            said = self.pool.request(
+            said = self._access.pool.request(
                 method,
-                url,
+                self.server + path + ("?" + urlencode(query) if query else ""),
                 headers=headers,
                 body=None if body is None else json.dumps(body),
                 timeout=seconds,
                 retries=False,
             )
-        except urllib3.exceptions.HTTPError as problem:
+        except HTTPError as problem:
             raise ClusterError(
-                "The cluster's API server at {0} does not answer: {1}".format(
-                    self.configuration.host, problem
-                )
+                "The cluster's API server at {0} does not answer: {1}".format(self.server, problem)
             ) from None
         if said.status >= 300:
             raise ClusterError(_message(said.data, said.status), said.status)

@@ -40,7 +40,7 @@ def look(cluster: Cluster, params: Mapping[str, Any], check: bool) -> Facts:
     traefik = params["ingress"]["preview_ingress_controller"] == "traefik"
     missing = [str(right) for right in _kubernetes_rights.missing(cluster, traefik)]
     found: Dict[str, Any] = {
-        "server": cluster.configuration.host,
+        "server": cluster.server,
         "version": version,
         "missing": missing,
         "metrics": _has_metrics(cluster),

@@ -17,13 +17,6 @@ from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes impor
     ClusterError,
 )
 
-try:
-    import websocket
-    from kubernetes import client
-    from kubernetes.stream import stream
-except ImportError:  # told by whoever has a cluster asked: see _kubernetes
-    pass
-
 LOG_MAX, OUTPUT_MAX = 4 << 20, 16 << 20
 """So many bytes are read of a pod's log, and of what a command prints."""
 RUN_MAX = 3600
@@ -125,6 +118,8 @@ def run(
         )
     pod = running[0].name
     talk = _opened(cluster, namespace, pod, command)
+    from websocket import WebSocketException
+
     try:
         out = _printed(talk, time.monotonic() + limit)
         if talk.is_open():
@@ -134,7 +129,7 @@ def run(
                 )
             )
         return Ended(_code(talk.read_channel(_ERROR), pod), out)
-    except (OSError, websocket.WebSocketException) as problem:
+    except (OSError, WebSocketException) as problem:
         raise ClusterError(
             "The connection to the pod {0} has broken off while {1} ran: {2}".format(
                 pod, command[0], problem
@@ -155,7 +150,12 @@ def listening(cluster: Cluster, namespace: str, pod: str) -> Optional[List[Tuple
 
 
 def _opened(cluster: Cluster, namespace: str, pod: str, command: Sequence[str]) -> Any:
-    with client.ApiClient(cluster.configuration) as api:
+    configuration = cluster.configuration()
+    # Not before it is needed: it takes longer to load than most of our calls.
+    from kubernetes import client
+    from kubernetes.stream import stream
+
+    with client.ApiClient(configuration) as api:
         try:
             return stream(
                 client.CoreV1Api(api).connect_get_namespaced_pod_exec,

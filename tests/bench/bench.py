@@ -31,7 +31,9 @@ sys.path[:0] = [str(ROOT / "tests" / "testbed"), str(ROOT / "tests" / "integrati
 
 from conftest import TINY, Platform, docker, free_port  # noqa: E402
 from repositories import Repository  # noqa: E402
+from visitors import Visitors  # noqa: E402
 
+SILENCE = "silence of a redeploy"
 EMPTY = "- hosts: all\n  gather_facts: false\n  tasks: []\n"
 
 FETCH = """\
@@ -258,9 +260,9 @@ class Bench:
 
     def round(self, number: int) -> None:
         # A commit for each, so that none finds in the builder's cache what another has built.
-        first, second, plain_first, plain_second, raw_first, raw_second = (
+        first, second, third, plain_first, plain_second, raw_first, raw_second = (
             self.repository.pull_request(number, f"{n}", files=self.app(f"{number} {n}"))
-            for n in range(6)
+            for n in range(7)
         )
         project, checkout = f"plain-{number}", str(self.folder / f"plain{number}")
         path = str(self.repository.path)
@@ -277,6 +279,10 @@ class Bench:
         for _again in range(3):
             self.play("no change", "up", preview_number=number, preview_commit=second)
             self.nothing()
+        with Visitors(lambda: self.platform.get(number)) as visitors:
+            self.platform.up(number, third).ok()
+            time.sleep(1)
+        self.clock.times.setdefault(SILENCE, []).append(visitors.silence)
         self.plain("compose list", PLAIN_LIST)
         self.play("list", "list")
         self.clock.time("raw list", raw_list)
@@ -376,6 +382,12 @@ def main() -> None:
         bench = Bench(Path(folder))
         bench.run(chosen.rounds)
         show([heading, *bench.rows()], markdown=chosen.markdown)
+        silence = bench.clock.times[SILENCE]
+        print(
+            f"\nA visitor has no answer for {bench.clock.median(SILENCE):.2f} s of a redeploy ",
+            end="",
+        )
+        print(f"(median; {min(silence):.2f} to {max(silence):.2f} s).")
 
 
 if __name__ == "__main__":

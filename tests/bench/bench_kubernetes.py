@@ -209,7 +209,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="bench-") as name,
         a_cluster() as cluster,
         an_account(cluster, (folder := Path(name))) as account,
-        an_app_in_cluster(account, folder, "b") as platform,
+        an_app_in_cluster(account, folder) as platform,
     ):
         bench = Bench(folder, platform)
         bench.run(chosen.rounds)

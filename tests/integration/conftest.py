@@ -404,7 +404,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         file = item.path.name
         in_cluster = "kubernetes" in item.nodeid or not fixtures.isdisjoint(("cluster", "account"))
-        return in_cluster and file != "test_demo.py", file == "test_cluster.py", file != "test_demo.py"
+        return (
+            in_cluster and file != "test_demo.py",
+            file == "test_cluster.py",
+            file != "test_demo.py",
+        )
 
     items.sort(key=turn)
     for item in items:
@@ -422,11 +426,11 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 @contextmanager
-def an_app(gateway: Platform, folder: Path, prefix: str = "t") -> Iterator[Platform]:
+def an_app(gateway: Platform, folder: Path) -> Iterator[Platform]:
     """An app of its own with the tiny app on `main`; its previews go with it."""
     repository = Repository.create(folder / "app.git")
     repository.commit("refs/heads/main", "The tiny app", files=TINY)
-    app = prefix + uuid.uuid4().hex[:6]
+    app = f"t{uuid.uuid4().hex[:6]}"
     mine = Platform(folder / "platform", gateway.state, gateway.port, app, repository)
     before = holdings()
     try:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _diagnose,
     _docker,
+    _kubeconfig,
     _kubernetes,
     _kubernetes_lease,
     _kubernetes_teardown,
@@ -238,6 +242,48 @@ def test_the_same_causes_are_told_in_the_sentences_of_a_docker_host(
     # What waiting does not mend is not waited for.
     patience = {finding.code: finding.patience for finding in found().values()}
     assert patience["pull_denied"] == 0 and patience["no_room"] == 20
+
+
+def by_a_program(known: dict[str, Any]) -> dict[str, Any]:
+    """The same login, given by a program as clouds have it."""
+    credential = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "kind": "ExecCredential",
+        "status": {"token": known["users"][0]["user"]["token"]},
+    }
+    run = {"apiVersion": credential["apiVersion"], "interactiveMode": "Never", "command": "echo"}
+    return {"exec": run | {"args": [json.dumps(credential)]}}
+
+
+def test_a_kubeconfig_is_read_here_or_by_the_library_with_one_result(
+    account: Account, tmp_path: Path
+) -> None:
+    known = json.loads(account.kubeconfig.read_text())
+    by_name = yaml.safe_load(Path(account.cluster.facts["kubeconfig"]).read_text())
+    admin, authority = by_name["users"][0]["user"], known["clusters"][0]["cluster"]
+    for key in ("client-certificate", "client-key"):
+        (tmp_path / key).write_bytes(base64.b64decode(admin[f"{key}-data"]))
+    for user, plain, who in (
+        (known["users"][0]["user"], True, "previews"),
+        (admin, True, "admin"),
+        ({key: key for key in ("client-certificate", "client-key")}, True, "admin"),
+        (by_a_program(known), False, "previews"),
+    ):
+        known["users"][0]["user"] = user
+        path = tmp_path / "kubeconfig"
+        path.write_text(json.dumps(known))
+        assert (_kubeconfig._read(str(path), "") is not None) == plain
+        asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        cluster = _kubernetes.Cluster(str(path))
+        said = cluster.ask("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", asked)
+        assert who in json.dumps(said.body["status"]["userInfo"])
+    # Another authority's certificate is not taken, whoever reads.
+    authority["certificate-authority-data"] = base64.b64encode(
+        Path(account.cluster.facts["ca"]).with_name("front-proxy-ca.crt").read_bytes()
+    ).decode()
+    path.write_text(json.dumps(known))
+    with pytest.raises(_kubernetes.ClusterError, match=r"does not answer: .*certificate"):
+        _kubernetes.Cluster(str(path)).ask("GET", "/version")
 
 
 def test_who_cannot_get_to_a_cluster_is_told_why(cluster: Cluster, tmp_path: Path) -> None:
