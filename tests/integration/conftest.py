@@ -392,6 +392,7 @@ def holdings(*, of_clusters: bool = False) -> set[str]:
     return held if of_clusters else {line for line in held if not elsewhere.match(line)}
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes the cluster may run beside what takes the Docker host, each one after another.
 
