@@ -31,7 +31,10 @@ demo-down: venv ## Remove what `make demo` made (TARGET=kubernetes: what that ma
 test: venv ## Everything that CI runs; an engine started for it is stopped (KEEP_ENGINE=1: kept)
 	@$(TESTBED)/engine run $(TESTBED)/leftovers run $(MAKE) --no-print-directory checks
 
-checks: lint unit molecule integration
+# The first ones need none of the programs, and leave a processor idle.
+checks:
+	@$(MAKE) --no-print-directory programs & \
+	$(MAKE) --no-print-directory lint unit molecule integration; code=$$?; wait; exit $$code
 
 lint: venv ## Style, types, and what Galaxy and ansible-test ask of a collection
 	ruff check .
@@ -68,7 +71,7 @@ bench: venv engine images ## How long previews take, compared with docker compos
 
 # --- what these stand on ---------------------------------------------------------------
 
-.PHONY: venv engine images cluster cluster-down clean
+.PHONY: venv engine images programs cluster cluster-down clean
 venv: .venv/stamp | $(COLLECTION) ## The virtual environment .venv, and the collection where Ansible finds it
 
 engine: ## A Docker engine: the one that is there, else (root on Debian) one started here
@@ -76,6 +79,10 @@ engine: ## A Docker engine: the one that is there, else (root on Debian) one sta
 
 images: venv engine ## The base images: those there, else pulled, else made from packages
 	@$(TESTBED)/images $(NAMES)
+
+programs: venv ## Build what a cluster runs, and a BuildKit, from Go modules: minutes the first time
+	@$(TESTBED)/cluster build
+	@python $(TESTBED)/buildkitd.py
 
 cluster: venv ## A Kubernetes cluster: the one of KUBECONFIG, else (root on Debian) one node here
 	@$(TESTBED)/cluster

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from packages import program
@@ -15,11 +16,15 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "epheme
 
 
 def buildkitd() -> str:
-    """Where the program is. It takes runc."""
+    """Where the program is. It takes runc.
+
+    :raises FileNotFoundError: it is missing, and so is Go to build it.
+    """
     program("runc", "runc")
-    found = shutil.which("buildkitd")
-    if found:
-        return found
+    return shutil.which("buildkitd") or build()
+
+
+def build() -> str:
     compiler = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
     if not compiler:
         raise FileNotFoundError("buildkitd is missing, and so is Go to build it. Install one.")
@@ -33,3 +38,10 @@ def buildkitd() -> str:
         subprocess.run(command, cwd=SOURCES, env=environment, check=True)
         unfinished.rename(built)
     return str(built)
+
+
+if __name__ == "__main__":
+    try:
+        print(shutil.which("buildkitd") or build())
+    except FileNotFoundError as missing:
+        sys.exit(f"buildkitd: {missing}")
