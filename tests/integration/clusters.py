@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def cluster_script(*arguments: str) -> subprocess.CompletedProcess[str]:
 class Cluster:
     """What runs now: ports and logins are others after each start."""
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, Any]:
         answer = cluster_script("facts")
         assert answer.returncode == 0, answer.stderr

@@ -324,6 +324,6 @@ def test_down_removes_all_however_far_the_cluster_came_and_whatever_was_killed(
     left = set(traces()) - before
     assert not [line for line in left if line.startswith(("process", "mount", "rule"))]
     assert cluster_script("up").returncode == 0  # on what the killed one left
-    assert "Ready" in cluster.kubectl("get", "nodes")
+    assert "Ready" in Cluster().kubectl("get", "nodes")
     assert down() == before
     assert cluster_script("up").returncode == 0  # for the tests that follow
