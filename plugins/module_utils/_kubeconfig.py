@@ -27,6 +27,8 @@ except ImportError:  # they come with the library: told where that is missing
 CONNECTIONS = 4
 """So many calls may be under way at once."""
 
+# What comes of a file that is no kubeconfig.
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
 _CLUSTER = {"server", "certificate-authority", "certificate-authority-data"}
 _USER = {"token", "client-certificate", "client-certificate-data", "client-key", "client-key-data"}
 
@@ -74,7 +76,7 @@ def _read(kubeconfig: str, context: str) -> Optional[Access]:
         if not cluster["server"].startswith("https://"):
             return None
         tls = _tls(cluster, user, os.path.dirname(os.path.abspath(path)))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+    except (yaml.YAMLError, *_UNREADABLE):
         return None
     token = user.get("token")
     headers = {"authorization": "Bearer " + token} if token else {}
@@ -137,11 +139,11 @@ def configuration(kubeconfig: str, context: str) -> Any:
         config.load_kube_config(  # type: ignore[no-untyped-call, unused-ignore]
             kubeconfig or None, context or None, own, persist_config=False
         )
-    except config.ConfigException as problem:
+    except (config.ConfigException, yaml.YAMLError, *_UNREADABLE) as problem:
         if kubeconfig or context:
             raise NoWay(
                 "{0} does not lead to a cluster: {1}".format(
-                    kubeconfig or "The kubeconfig", problem
+                    kubeconfig or "The kubeconfig", " ".join(str(problem).split())
                 )
             ) from None
         try:
