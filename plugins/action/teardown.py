@@ -21,6 +21,7 @@ class ActionModule(ProgramAction):
         "builder": {"type": "str", "default": ""},
         "timeout": {"type": "int", "default": 5},
         "settle": {"type": "int", "default": 0},
+        "push": {"type": "bool", "default": False},
         "repositories": {"type": "list", "elements": "str", "default": []},
         "registries": {"type": "list", "elements": "dict", "default": []},
         "ca": {"type": "str", "default": ""},

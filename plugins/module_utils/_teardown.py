@@ -113,12 +113,13 @@ class Teardown:
         self.anonymous: Set[str] = set()
         self.noted: Set[str] = set()
         self.uncleaned: List[str] = []
+        self.engine = True
 
     def run(self, argv: Sequence[str]) -> _docker.Ran:
         return _run.engine(argv, ANSWER)
 
     def observe(self) -> Tuple[Seen, List[str], Optional[Seen]]:
-        seen = _docker.observe(self.run, self.state_dir, self.name)
+        seen = self.look()
         kept, foreign = mine(seen["previews"][self.name], self.params["owner"])
         if kept["folder"] or kept["containers"]:
             self.anonymous.update(_docker.anonymous(kept))
@@ -133,6 +134,35 @@ class Teardown:
             ]
         return kept, foreign, seen["gateway"]
 
+    def look(self) -> Dict[str, Any]:
+        """What this host holds, in the observer's shape.
+
+        Where images were pushed to a cluster by a builder without an engine, or by nobody from
+        here, that is a folder, and there need not be an engine.
+        """
+        if not (self.params["push"] and self.params["builder"]):
+            try:
+                seen = _docker.observe(self.run, self.state_dir, self.name)
+            except _docker.EngineError:
+                if not self.params["push"] or self.params["repositories"] or self.records():
+                    raise
+            else:
+                seen["previews"][self.name]["images"] += self.unpushed()
+                return seen
+            self.engine = False
+        seen = _docker.parse("", self.name)
+        seen["previews"][self.name]["folder"] = os.path.isdir(self.folder)
+        return seen
+
+    def unpushed(self) -> List[Dict[str, str]]:
+        """The images that a killed build for a cluster has left on the engine."""
+        named = ["--filter=reference=" + each for each in self.params["repositories"]]
+        if not named:
+            return []
+        tagged = "{{.Repository}}:{{.Tag}}"
+        listed = self.run(["docker", "image", "ls", "--format", tagged, *named])
+        return [{"ref": ref} for ref in listed.out.split()]
+
     def step(self, call: List[str]) -> None:
         """One engine call; what fails is told in the end with the rest."""
         ran = self.run(["docker", *call])
@@ -142,6 +172,8 @@ class Teardown:
 
     def clean(self) -> List[str]:
         """Remove what the builder keeps of its builds; what is left of that, as lines."""
+        if not self.engine:
+            return []
         with ThreadPoolExecutor(2) as pool:
             steps = [pool.submit(step) for step in (self.prune, self.forget)]
             return [line for step in steps for line in step.result()]

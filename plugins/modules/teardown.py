@@ -49,6 +49,12 @@ options:
       - Seconds for which nothing may come back, where a run that was still working was ended.
     type: int
     default: 0
+  push:
+    description:
+      - Whether its images were built for a cluster, as by M(ephemera.preview.build). Then there need
+        not be an engine where O(builder) is given, or where nothing was built.
+    type: bool
+    default: false
   repositories:
     description: Repositories of registries whose images are removed too, as a cluster pulled them.
     type: list

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import socket
 import subprocess
 import time
@@ -20,7 +22,8 @@ from ansible_collections.ephemera.preview.plugins.module_utils._build import (
     Result,
     Wanted,
 )
-from packages import needed
+from buildkitd import buildkitd
+from packages import IN_CI, needed
 
 BASE = "busybox:1.37"
 PASSWORD = "pull-me-9f3b"
@@ -160,3 +163,36 @@ def start_registry(folder: Path, auth: bool) -> Iterator[Registry]:
     yield Registry(host, folder)
     server.terminate()
     server.wait()
+
+
+@contextlib.contextmanager
+def a_builder_apart(folder: Path) -> Iterator[dict[str, str]]:
+    """A BuildKit daemon, for machines without an engine: what such a one has in its environment,
+    where buildx knows it by the name `apart`."""
+    try:
+        program = buildkitd()
+    except (FileNotFoundError, subprocess.CalledProcessError) as missing:
+        (pytest.fail if IN_CI else pytest.skip)(str(missing))
+    address, said = f"unix://{folder}/buildkitd.sock", folder / "buildkitd.log"
+    command = [program, "--addr", address, "--root", str(folder / "buildkit")]
+    command += ["--config", "/dev/null", "--containerd-worker=false"]
+    with said.open("w") as log:
+        daemon = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    environment = {
+        "DOCKER_CONFIG": str(folder / "client"),
+        "DOCKER_HOST": "unix:///nonexistent.sock",
+    }
+    try:
+        create = ["buildx", "create", "--name", "apart", "--driver", "remote", address]
+        docker(*create, env=os.environ | environment)
+        while "running server" not in said.read_text():
+            assert daemon.poll() is None, said.read_text()
+            time.sleep(0.1)
+        yield environment
+    finally:
+        daemon.terminate()
+        daemon.wait()
+        cgroups = Path("/sys/fs/cgroup")
+        for group in [*cgroups.glob("*/buildkit"), cgroups / "buildkit"]:
+            with contextlib.suppress(OSError):  # another daemon's
+                group.rmdir()

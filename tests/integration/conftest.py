@@ -119,6 +119,8 @@ class Platform:
     app: str = "app"
     repository: Repository | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+    """Of the environment that playbooks are run in."""
 
     def command(self, name: str, arguments: list[str], settings: dict[str, Any]) -> list[str]:
         wanted = {
@@ -150,13 +152,14 @@ class Platform:
 
     def environment(self) -> dict[str, str]:
         (self.folder / "tmp").mkdir(exist_ok=True)
-        return os.environ | {
+        own = {
             "TMPDIR": str(self.folder / "tmp"),
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_LOCAL_TEMP": str(self.folder / "tmp"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
+        return os.environ | own | self.variables
 
     def play(self, name: str, *arguments: str, **settings: Any) -> Played:
         shutil.rmtree(self.folder / "result", ignore_errors=True)

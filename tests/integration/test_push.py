@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import subprocess
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +19,17 @@ from ansible_collections.ephemera.preview.plugins.module_utils._build import (
     Wanted,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._registry import Registries
-from buildkitd import buildkitd
-from builds import BASE, PASSWORD, Preview, Registry, docker, new_previews, start_registry
+from builds import (
+    BASE,
+    PASSWORD,
+    Preview,
+    Registry,
+    a_builder_apart,
+    docker,
+    new_previews,
+    start_registry,
+)
 from clusters import Cluster
-from packages import IN_CI
 
 COMMIT, NEXT = "0123456789ab", "ba9876543210"
 
@@ -94,27 +98,10 @@ def pushed(preview: Preview, registry: Registry) -> Pushed:
 @pytest.fixture
 def remote(pushed: Pushed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pushed]:
     """The same, built by a BuildKit elsewhere, on a machine without an engine."""
-    try:
-        program = buildkitd()
-    except (FileNotFoundError, subprocess.CalledProcessError) as missing:
-        (pytest.fail if IN_CI else pytest.skip)(str(missing))
-    address = f"unix://{tmp_path}/buildkitd.sock"
-    command = [program, "--addr", address, "--root", str(tmp_path / "buildkit")]
-    command += ["--config", "/dev/null", "--containerd-worker=false"]
-    with (tmp_path / "buildkitd.log").open("w") as log:
-        daemon = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "client"))
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")
-    docker("buildx", "create", "--name", "apart", "--driver", "remote", address)
-    while "running server" not in (tmp_path / "buildkitd.log").read_text():
-        assert daemon.poll() is None, (tmp_path / "buildkitd.log").read_text()
-        time.sleep(0.1)
-    yield dataclasses.replace(pushed, builder="apart")
-    daemon.terminate()
-    daemon.wait()
-    for group in [*Path("/sys/fs/cgroup").glob("*/buildkit"), Path("/sys/fs/cgroup/buildkit")]:
-        with contextlib.suppress(OSError):  # another daemon's
-            group.rmdir()
+    with a_builder_apart(tmp_path) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield dataclasses.replace(pushed, builder="apart")
 
 
 @pytest.fixture(params=["by the engine", "by a builder without one"])
