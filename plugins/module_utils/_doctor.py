@@ -171,6 +171,13 @@ TROUBLES: Dict[str, Trouble] = {
         "Run `sudo systemctl enable --now docker` there; `journalctl -u docker -n 50` says why it "
         "does not start.",
     ),
+    "engine.spare": Trouble(
+        WARNING,
+        "No Docker engine answers on {where}, so no image can be built there, and preview_images "
+        "has to name those of all services that are.",
+        "Nothing, where it does; else run Docker there, or set preview_buildx_builder or "
+        "preview_builder.",
+    ),
     "engine.old": Trouble(
         PROBLEM,
         "Docker Engine {version} on {where} is too old: from {minimum} on, a healthcheck asks more "
@@ -203,6 +210,18 @@ TROUBLES: Dict[str, Trouble] = {
         PROBLEM,
         "Docker on {where} has no buildx for the user {user}, and images are built by it.",
         "Install docker-buildx-plugin (Docker's packages) or docker-buildx (Debian, Ubuntu) there.",
+    ),
+    "buildx.unknown": Trouble(
+        PROBLEM,
+        "buildx of the user {user} on {where} knows no builder {builder}, which "
+        "preview_buildx_builder names.",
+        "Run `docker buildx create --name {builder} …` there as that user, or correct the setting.",
+    ),
+    "buildx.silent": Trouble(
+        PROBLEM,
+        "The builder {builder}, which preview_buildx_builder names, does not answer {where}: {said}",
+        "Let BuildKit run where `docker buildx inspect {builder}` says its endpoint is, or create "
+        "the builder anew with another.",
     ),
     "python.absent": Trouble(
         PROBLEM,
@@ -707,9 +726,28 @@ def _connection(facts: Facts) -> Iterator[Finding]:
         yield _ok("connection", "{0} is reached as {1}.".format(facts.where, facts.machine.user))
 
 
+def _in_cluster(facts: Facts) -> bool:
+    return bool(facts.settings["preview_target"] == "kubernetes")
+
+
+def needs_no_engine(settings: Mapping[str, Any]) -> bool:
+    """Whether a builder is named that pushes to a cluster's registry by itself."""
+    named = settings["preview_buildx_builder"]
+    return bool(settings["preview_target"] == "kubernetes" and named)
+
+
+def _is_spare(facts: Facts) -> bool:
+    """Whether there is no engine, and perhaps none is needed, as CI builds."""
+    engine = facts.machine and facts.machine.answers
+    return bool(_in_cluster(facts) and facts.settings["preview_images"] and not engine)
+
+
 def _engine(facts: Facts) -> Iterator[Finding]:
     machine = facts.machine
-    if not machine:
+    if not machine or needs_no_engine(facts.settings):
+        return
+    if _is_spare(facts):
+        yield _trouble(facts, "engine.spare")
         return
     minimum = _short(ENGINE_MINIMUM)
     if "docker" not in machine.commands:
@@ -736,16 +774,17 @@ def _engine(facts: Facts) -> Iterator[Finding]:
 
 
 def _compose(facts: Facts) -> Iterator[Finding]:
-    machine = facts.machine
-    if not machine or not machine.info:
+    machine, python = facts.machine, facts.python
+    # In a cluster nothing is started by Compose: it only reads definitions.
+    knows = python and not python.said if _in_cluster(facts) else machine and machine.info
+    if not machine or not knows:
         return
-    plugin = machine.plugin("compose")
-    if not plugin:
+    plugin = None if _in_cluster(facts) else machine.plugin("compose")
+    programs = {plugin.get("Path", "docker compose"): plugin["Version"]} if plugin else {}
+    if python and python.compose[1] and (programs or _in_cluster(facts)):
+        programs[python.compose[0]] = python.compose[1]
+    if not programs:
         yield _trouble(facts, "compose.absent")
-        return
-    programs = {plugin.get("Path", "docker compose"): plugin["Version"]}
-    if facts.python and facts.python.compose[1]:
-        programs[facts.python.compose[0]] = facts.python.compose[1]
     for program, version in programs.items():
         if _version(version) < COMPOSE_MINIMUM:
             yield _trouble(
@@ -760,13 +799,31 @@ def _compose(facts: Facts) -> Iterator[Finding]:
 
 
 def _buildx(facts: Facts) -> Iterator[Finding]:
-    if not facts.machine or not facts.machine.info:
+    machine, named = facts.machine, needs_no_engine(facts.settings)
+    # Without the docker command, the check of the engine tells; where that is not looked at, we do.
+    if not machine or not (machine.info or named) or (_is_spare(facts) and not named):
         return
-    plugin = facts.machine.plugin("buildx")
-    if plugin:
-        yield _ok("buildx", "buildx {0} is at {1}.".format(plugin["Version"], plugin.get("Path")))
-    else:
+    plugin = machine.plugin("buildx")
+    if not plugin:
         yield _trouble(facts, "buildx.absent")
+        return
+    yield _ok("buildx", "buildx {0} is at {1}.".format(plugin["Version"], plugin.get("Path")))
+    if machine.builder is not None:
+        yield _builder(facts, machine.builder)
+
+
+def _builder(facts: Facts, said: str) -> Finding:
+    """What is made of `docker buildx inspect`, its lines parted by |."""
+    name = facts.settings["preview_buildx_builder"]
+    if "no builder " in said:
+        return _trouble(facts, "buildx.unknown", builder=name)
+    driver, error = (re.search(key + r": +([^|]*)", said, re.I) for key in ("Driver", "Error"))
+    # Other drivers start theirs with the first build.
+    away = driver and driver.group(1) == "remote" and not re.search(r"Status: +running", said)
+    if error or away or not driver:
+        why = error.group(1) if error else said and "it is inactive" or "no answer within 20 s"
+        return _trouble(facts, "buildx.silent", builder=name, said=why)
+    return _ok("buildx", "The builder {0} is one of {1}.".format(name, facts.where))
 
 
 def _python(facts: Facts) -> Iterator[Finding]:
@@ -1288,7 +1345,7 @@ CHECKS: Tuple[Check, ...] = (
     Check("connection", (HOST, BUILDER), "that Ansible gets there", _connection),
     Check("engine", (HOST, BUILDER), "the Docker engine: there, ours to use, new enough", _engine),
     Check("compose", (HOST, BUILDER), "Docker Compose, and where it is", _compose),
-    Check("buildx", (BUILDER,), "buildx", _buildx),
+    Check("buildx", (BUILDER,), "buildx, and preview_buildx_builder", _buildx),
     Check("python", (HOST, BUILDER), "Python and the libraries that it needs", _python),
     Check("commands", (HOST,), "the commands that stages run", _commands),
     Check("git", (BUILDER,), "git", _git),

@@ -81,13 +81,14 @@ class Gateway(NamedTuple):
 
 @dataclass
 class Machine:
-    """What ``SCRIPT`` saw."""
+    """What ``SCRIPT`` saw; ``builder`` is what buildx says of preview_buildx_builder."""
 
     user: str = ""
     root: bool = False
     commands: Set[str] = field(default_factory=set)
     info: Dict[str, Any] = field(default_factory=dict)
     said: str = ""
+    builder: Optional[str] = None
     networks: List[Network] = field(default_factory=list)
     gateway: Optional[Gateway] = None
     routes: List[Tuple[str, str]] = field(default_factory=list)
@@ -231,7 +232,7 @@ class Facts:
 
 # $1 the state folder, $2 the gateway's container, $3 "firewall" to look at the rules around
 # previews, $4 ports whose holders are named, $5 commands to look for; $6 and $7 are the formats
-# below. Every line of output that counts is "<kind> TAB <value>"; what Docker says when it fails
+# below, $8 is a builder of buildx. Every line of output that counts is "<kind> TAB <value>"; what Docker says when it fails
 # stands between.
 SCRIPT = (
     _docker.FIREWALL
@@ -254,6 +255,8 @@ if command -v docker >/dev/null 2>&1; then
         docker container inspect --format "$7" "$gateway" 2>/dev/null
     fi
     printf '%s\n' "$info"
+    [ -z "$8" ] || printf 'builder\t%s\n' \
+        "$(bounded docker buildx inspect "$8" 2>&1 | tr '\n\t' '| ')"
 fi
 at=$state
 while [ ! -e "$at" ]; do
@@ -330,6 +333,7 @@ def script(settings: Mapping[str, Any]) -> List[str]:
         " ".join(commands),
         _NETWORK,
         _GATEWAY,
+        settings["preview_buildx_builder"],
     ]
 
 
@@ -372,6 +376,10 @@ def _read_command(machine: Machine, parts: List[str]) -> None:
 
 def _read_info(machine: Machine, parts: List[str]) -> None:
     machine.info = _object("\t".join(parts))
+
+
+def _read_builder(machine: Machine, parts: List[str]) -> None:
+    machine.builder = parts[0]
 
 
 def _read_network(machine: Machine, parts: List[str]) -> None:
@@ -452,6 +460,7 @@ _READERS: Dict[str, Callable[[Machine, List[str]], None]] = {
     "now": _read_now,
     "command": _read_command,
     "info": _read_info,
+    "builder": _read_builder,
     "network": _read_network,
     "gateway": _read_gateway,
     "state": _read_state,

@@ -257,7 +257,9 @@ def _why_no_module(result: Mapping[str, Any]) -> str:
 
 def log_in(action: PreviewAction, facts: Facts) -> None:
     """Try each of preview_registries, from a configuration that is gone afterwards."""
-    if not facts.machine or not facts.machine.answers:
+    machine = facts.machine
+    alone = machine and "docker" in machine.commands and _doctor.needs_no_engine(facts.settings)
+    if not machine or not (machine.answers or alone):
         return
     for registry in facts.settings["preview_registries"]:
         name, user = registry["registry"], registry["username"]
@@ -271,6 +273,8 @@ def log_in(action: PreviewAction, facts: Facts) -> None:
         if ran.rc:
             lines = [line for line in (ran.out + ran.err).splitlines() if line.strip()]
             said = " ".join(lines[-2:]) or "no answer within 30 s"
+            if alone and "Docker daemon" in said:
+                continue  # before Docker 28 it was the engine that logged in
         # Docker does not repeat it; should a registry do so, it goes no further.
         facts.logins.append(_doctor_facts.Login(name, user, redact(said, [password])))
 

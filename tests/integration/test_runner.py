@@ -44,11 +44,16 @@ def test_a_buildkit_elsewhere_is_enough(in_cluster: InCluster, base: str, tmp_pa
     commit = in_cluster.repository.pull_request(1, "A change", files=files)
     in_cluster.settings["preview_buildx_builder"] = "apart"
     with a_builder_apart(tmp_path) as in_cluster.variables:
+        report = ask(in_cluster, "--check")
+        assert report.problems == set(), report.out
+        assert "The builder apart is one of this machine" in report["buildx"]
+        assert {"compose", "registry"} <= report.ids
         up = in_cluster.up(1, commit).ok()
         assert up.result["outcome"] == "ready"
         assert in_cluster.get(1) == (200, "one\n")
-        kept = "\n".join(keeps(in_cluster.variables))
-        assert in_cluster.name(1) in kept
+        mount, record = keeps(in_cluster.variables)
+        assert in_cluster.name(1) in mount
+        assert record
         again = in_cluster.up(1, commit).ok()
         assert (again.changed, again.result["outcome"]) == (0, "unchanged")
         assert in_cluster.name(1) in in_cluster.play("list").ok().out
@@ -57,4 +62,29 @@ def test_a_buildkit_elsewhere_is_enough(in_cluster: InCluster, base: str, tmp_pa
         ).ok().out
         in_cluster.down(1).ok()
         assert keeps(in_cluster.variables) == []
+    assert in_cluster.traces() == set()
+
+
+CALLED: dict[str, str | bytes | None] = {
+    "compose.yaml": """\
+services:
+  web:
+    build: .
+    command: [httpd, -f, -p, "8080", -h, /etc]
+    ports: ["8080:8080"]
+    x-preview: {health: /hosts}
+"""
+}
+
+
+def test_images_of_ci_take_nobody_who_builds(in_cluster: InCluster, base: str) -> None:
+    commit = in_cluster.repository.pull_request(1, "CI builds", files=CALLED)
+    in_cluster.settings["preview_images"] = {"web": base}
+    in_cluster.variables = {"DOCKER_HOST": NOWHERE}
+    report = ask(in_cluster, "--check")
+    assert report.problems == set(), report.out
+    assert "preview_images has to name" in report["engine.spare"]
+    in_cluster.up(1, commit).ok()
+    assert in_cluster.get(1, "/hosts")[0] == 200
+    in_cluster.down(1).ok()
     assert in_cluster.traces() == set()

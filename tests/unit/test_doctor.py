@@ -167,6 +167,22 @@ def other_machine(**other):
     return facts(machine=machine(**other))
 
 
+APART = {"buildx_builder": "apart"}
+INSPECTED = "Name:  apart|Driver: remote||Nodes:|Name: apart0|Endpoint: tcp://b:1234|Status: {}|"
+
+
+def runner(given=None, python=PYTHON, **other):
+    """Facts of a machine without an engine that brings up previews in a cluster."""
+    lonely = {"info": client(PLUGINS[1]) | {"ServerVersion": ""}, "builder": None}
+    registry = {"registry": "r.example.org", "username": "me", "password": "secret"}
+    cluster = {"target": "kubernetes", "registry": "r.example.org", "registries": [registry]}
+    return facts(
+        settings=settings(**{**cluster, **(given or {})}),
+        machine=machine(**{**lonely, **other}),
+        python=python,
+    )
+
+
 # The trouble, facts that show it, and what its line must say of them.
 TROUBLES = [
     ("settings.refused", facts(refused=["preview_traget is no setting."]), "preview_traget"),
@@ -202,6 +218,11 @@ TROUBLES = [
         "Cannot connect to the Docker daemon.",
     ),
     ("engine.silent", other_machine(info={}, said=""), "no answer within 20 s"),
+    (
+        "engine.spare",
+        runner({"images": {"web": "r.example.org/shop:{commit}"}}, info={}),
+        "no image can be built there",
+    ),
     ("engine.old", other_machine(info=info(ServerVersion="24.0.9")), "start_interval"),
     ("engine.limits", other_machine(info=info(MemoryLimit=False, PidsLimit=False)), "memory and"),
     ("engine.log", facts(settings=settings(log_driver="fluentd")), "one of json-file, journald"),
@@ -219,7 +240,25 @@ TROUBLES = [
         facts(python=PYTHON._replace(compose=("/usr/bin/docker-compose", "1.29.2"))),
         "1.29.2 (/usr/bin/docker-compose)",
     ),
+    ("compose.absent", runner(python=PYTHON._replace(compose=("", ""))), "has no Compose"),
     ("buildx.absent", other_machine(info=client(PLUGINS[0])), "docker-buildx"),
+    ("buildx.absent", runner(APART, info={}), "docker-buildx"),
+    (
+        "buildx.unknown",
+        runner(APART, builder='ERROR: no builder "apart" found|'),
+        "docker buildx create --name apart",
+    ),
+    (
+        "buildx.silent",
+        runner(APART, builder=INSPECTED.format("inactive")),
+        "does not answer 203.0.113.7: it is inactive.",
+    ),
+    (
+        "buildx.silent",
+        runner(APART, builder="Name:  apart|Driver: kubernetes||Nodes:|Error: no such pod|"),
+        "no such pod.",
+    ),
+    ("buildx.silent", runner(APART, builder=""), "no answer within 20 s."),
     ("python.absent", facts(python=Python(said="python3: not found")), "python3: not found"),
     (
         "python.libraries",
@@ -545,6 +584,19 @@ def test_a_place_has_its_own_checks():
     builder = {finding.id for finding in _doctor.examine(facts(), [_doctor.BUILDER])}
     assert {"engine", "buildx", "git", "repository", "registry"} <= builder
     assert not {"gateway", "dns", "settings", "state"} & builder
+
+
+def test_a_runner_without_an_engine_is_healthy():
+    """It reads definitions by its own Compose, and a builder elsewhere builds."""
+    inspected = (
+        INSPECTED.format("running"),
+        "Name: apart|Driver: docker-container||Nodes:|Status: inactive|",
+    )
+    for builder in inspected:
+        found = _doctor.examine(runner(APART, builder=builder), [_doctor.BUILDER])
+        assert {finding.level for finding in found} == {_doctor.OK}
+        assert {"compose", "buildx", "git"} <= {finding.id for finding in found}
+        assert "engine" not in {finding.id for finding in found}
 
 
 def test_what_a_run_looks_for_is_what_no_stage_can_begin_without():
