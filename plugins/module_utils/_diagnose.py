@@ -58,6 +58,11 @@ RULES: Dict[str, Rule] = {
     "pull_missing": Rule(
         0, "the image {image} cannot be pulled: its registry has no such tag. Check its name."
     ),
+    "pull_unknown": Rule(
+        20,
+        "the image {image} cannot be pulled: its registry wants a login and was shown none. "
+        "Check its name, or set preview_registries.",
+    ),
     "pull_limit": Rule(
         0,
         "the image {image} cannot be pulled: its registry allows no more pulls for now. Log in by "

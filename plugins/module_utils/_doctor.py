@@ -219,7 +219,7 @@ TROUBLES: Dict[str, Trouble] = {
     ),
     "buildx.silent": Trouble(
         PROBLEM,
-        "The builder {builder}, which preview_buildx_builder names, does not answer {where}: {said}",
+        "The builder {builder} of preview_buildx_builder does not answer {where}: {said}",
         "Let BuildKit run where `docker buildx inspect {builder}` says its endpoint is, or create "
         "the builder anew with another.",
     ),

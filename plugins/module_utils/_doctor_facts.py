@@ -232,8 +232,8 @@ class Facts:
 
 # $1 the state folder, $2 the gateway's container, $3 "firewall" to look at the rules around
 # previews, $4 ports whose holders are named, $5 commands to look for; $6 and $7 are the formats
-# below, $8 is a builder of buildx. Every line of output that counts is "<kind> TAB <value>"; what Docker says when it fails
-# stands between.
+# below, $8 is a builder of buildx. Every line of output that counts is "<kind> TAB <value>"; what
+# Docker says when it fails stands between.
 SCRIPT = (
     _docker.FIREWALL
     + r"""

@@ -539,7 +539,7 @@ def looked_at(pod: Mapping[str, Any], now: int, secrets: Sequence[str] = ()) -> 
     if full:
         held = ("no_disk", full)
     elif word == "created" and not error:
-        held = _held(status, state, secrets)
+        held = _held(pod, state, secrets)
     return _diagnose.Container(
         pod["metadata"]["name"],
         seen["service"],
@@ -559,18 +559,20 @@ def looked_at(pod: Mapping[str, Any], now: int, secrets: Sequence[str] = ()) -> 
 
 
 def _held(
-    status: Mapping[str, Any], state: Mapping[str, Any], secrets: Sequence[str]
+    pod: Mapping[str, Any], state: Mapping[str, Any], secrets: Sequence[str]
 ) -> Tuple[str, str]:
     """What keeps a pod from running."""
     waiting = state.get("waiting") or {}
     said = redact(str(waiting.get("message") or waiting.get("reason") or ""), secrets)
     if waiting.get("reason") in _PULLS:
-        return _diagnose.pull_failed(said)
+        # A node that is slow pulls before it has got the login, and once more after ten seconds.
+        unknown = pod["spec"].get("imagePullSecrets") and "no basic auth" in said
+        return ("pull_unknown", "") if unknown else _diagnose.pull_failed(said)
     for code, pattern in _FORBIDDEN:
         match = re.search(pattern, said)
         if match:
             return code, match.group(1)
-    for condition in status.get("conditions") or []:
+    for condition in pod["status"].get("conditions") or []:
         if condition.get("reason") == "Unschedulable":
             return "no_room", _brief(redact(condition.get("message", ""), secrets))
     return "pending", _brief(said) or "no node has taken it"

@@ -51,8 +51,8 @@ options:
     default: 0
   push:
     description:
-      - Whether its images were built for a cluster, as by M(ephemera.preview.build). Then there need
-        not be an engine where O(builder) is given, or where nothing was built.
+      - Whether its images were built to be pushed, as O(ephemera.preview.build#module:push) has it.
+        Then there need not be an engine where O(builder) is given, or where nothing was built.
     type: bool
     default: false
   repositories:

@@ -6,9 +6,7 @@ elsewhere, or images of CI, or another host that builds."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,9 +55,10 @@ def test_a_buildkit_elsewhere_is_enough(in_cluster: InCluster, base: str, tmp_pa
         again = in_cluster.up(1, commit).ok()
         assert (again.changed, again.result["outcome"]) == (0, "unchanged")
         assert in_cluster.name(1) in in_cluster.play("list").ok().out
-        assert "Ready to accept connections" in in_cluster.play(
-            "logs", preview_number=1, preview_service="cache"
-        ).ok().out
+        assert (
+            "Ready to accept connections"
+            in in_cluster.play("logs", preview_number=1, preview_service="cache").ok().out
+        )
         in_cluster.down(1).ok()
         assert keeps(in_cluster.variables) == []
     assert in_cluster.traces() == set()

@@ -225,6 +225,11 @@ CASES = {
         scene((FRONT, container(FRONT)), answer=reply(302, "/", location="/")),
         f"web redirects {URL}/ in circles.",
     ),
+    "pull_unknown": (
+        scene((WORKER, container(WORKER, held=("pull_unknown", "")))),
+        "the image ephemera-preview/shop-pr-42/worker:0123456789ab cannot be pulled: its registry "
+        "wants a login and was shown none. Check its name, or set preview_registries.",
+    ),
     "no_room": (
         scene((WORKER, container(WORKER, held=("no_room", "0/3 nodes: 3 Insufficient cpu")))),
         "worker finds no place in the cluster: 0/3 nodes: 3 Insufficient cpu. Take down previews "

@@ -93,6 +93,16 @@ def test_why_a_container_cannot_be_made_is_told(said: str, held: tuple[str, str]
     assert _kubernetes.looked_at(of, NOW).held == held
 
 
+def test_a_node_that_has_not_got_the_login_yet_pulls_once_more() -> None:
+    said = "pull access denied, repository does not exist: no basic auth credentials"
+    of = pod(
+        "a", containerStatuses=[{"state": {"waiting": {"reason": "ErrImagePull", "message": said}}}]
+    )
+    assert _kubernetes.looked_at(of, NOW).held == ("pull_denied", "")
+    of["spec"]["imagePullSecrets"] = [{"name": "registries"}]
+    assert _kubernetes.looked_at(of, NOW).held == ("pull_unknown", "")
+
+
 def external(**condition: str) -> dict[str, Any]:
     store = {"kind": "ClusterSecretStore", "name": "vault"}
     conditions = [{"type": "Ready", **condition}] if condition else []
