@@ -76,7 +76,7 @@ class ActionModule(PreviewAction):
         preview = arguments["preview"]
         if not record:
             return
-        if _is_nothing_yet(preview, report):
+        if _is_nothing_yet(preview, report["failure"] or {}):
             self.forget(preview)
             return
         state = dict(record["state"], status=report["outcome"], **arguments["state"])
@@ -102,10 +102,10 @@ def _recorded(preview: dict[str, Any]) -> dict[str, Any]:
     return _stage.record(preview)
 
 
-def _is_nothing_yet(preview: dict[str, Any], report: dict[str, Any]) -> bool:
-    """Whether a run was refused before it made anything of a preview that did not exist."""
-    failure = report["failure"] or {"stage": ""}
-    return failure["stage"] in ("source", "plan") and not preview["observed"]["folder"]
+def _is_nothing_yet(preview: dict[str, Any], failure: dict[str, Any]) -> bool:
+    from ansible_collections.ephemera.preview.plugins.plugin_utils import _stage
+
+    return _stage.is_nothing_yet(preview, failure.get("stage", ""))
 
 
 def _write(report: dict[str, Any], settings: dict[str, Any]) -> None:

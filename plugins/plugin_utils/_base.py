@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from ansible import constants as C
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.executor.interpreter_discovery import discover_interpreter
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import connection_loader
@@ -81,6 +81,11 @@ class PreviewAction(ActionBase):
             outcome = dict(failure.result, failed=True, changed=False, msg=str(failure))
         except _docker.EngineError as error:
             outcome = {"failed": True, "changed": False, "msg": str(error)}
+        except AnsibleConnectionFailure as failure:
+            if not self.is_elsewhere:
+                raise
+            # The run goes on, to say so where the app connects.
+            outcome = {"failed": True, "changed": False, "msg": self._away(failure)}
         if outcome.get("failed"):
             # What failed may repeat what an app or a program has said.
             outcome = self._redacted(outcome, arguments, task_vars or {})
@@ -102,6 +107,19 @@ class PreviewAction(ActionBase):
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Do the work and return the task's result."""
         raise NotImplementedError
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the task's connection leads to another host than the app's, which builds."""
+        return self._task.delegate_to not in (None, "", self.vars["inventory_hostname"])
+
+    def _away(self, failure: AnsibleConnectionFailure) -> str:
+        said = next(iter(str(failure).strip().splitlines()), "no answer")
+        return (
+            f"{self._task.delegate_to}, which preview_builder names, cannot be reached: "
+            f"{said.rstrip('.')}. Make `ansible {self._task.delegate_to} -m ansible.builtin.raw -a "
+            "id` work with the same inventory."
+        )
 
     @property
     def check_mode(self) -> bool:
@@ -203,7 +221,6 @@ class PreviewAction(ActionBase):
     def _python(self, task_vars: dict[str, Any]) -> str:
         """The interpreter that a module would get."""
         delegate = self._task.delegate_to
-        apart = delegate and delegate != task_vars["inventory_hostname"]
         if delegate:
             task_vars = task_vars["ansible_delegated_vars"][delegate]
         given = C.config.get_config_value("INTERPRETER_PYTHON", variables=task_vars)
@@ -214,7 +231,7 @@ class PreviewAction(ActionBase):
         if known:
             return str(known)
         found = str(discover_interpreter(self, "python", given, task_vars))
-        if not apart:
+        if not self.is_elsewhere:
             self.facts[DISCOVERED] = found
         return found
 
@@ -276,25 +293,24 @@ class PreviewAction(ActionBase):
             self.on_host(_lease.command("drop", preview, "up", 0))
 
     def forget(self, preview: dict[str, Any]) -> None:
-        """Let the lease go, and what it had to make of a preview that does not exist."""
+        """Let the lease go, and what it had to make of a preview that does not exist. What was
+        fetched for a cluster is gone already."""
         if preview["target"] == "kubernetes":
             try:
                 self.ask_cluster(preview, "teardown", owner=preview["owner"], seconds=30)
             except AnsibleActionFail as problem:
                 # Why the run failed is to be told all the same.
                 Display().warning(str(problem))
-            if preview["builder"] == self.vars["inventory_hostname"]:
-                self.on_host(["rm", "-rf", "--", preview["dir"]])
         else:
             self.on_host(_lease.command("forget", preview, "up", 0))
 
     @contextmanager
     def _where_the_app_connects(self) -> Iterator[None]:
         """A builder that is another host need not lead to the cluster: the controller does."""
-        builder, connection = self._task.delegate_to, self._connection
-        if not builder or builder == self.vars["inventory_hostname"]:
+        if not self.is_elsewhere:
             yield
             return
+        builder, connection = self._task.delegate_to, self._connection
         self._connection = connection_loader.get(LOCAL, self._play_context, None)
         self._task.delegate_to = None
         try:

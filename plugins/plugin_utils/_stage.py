@@ -14,11 +14,12 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Mapping
 
 from ansible import constants as C
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _lease, _names
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
@@ -30,9 +31,28 @@ IDENTITY = (
 class StageAction(PreviewAction):
     """An action that begins a stage where its option ``stage`` says so, before its own work."""
 
+    begun: Mapping[str, Any] | None = None
+    """The preview of the stage that was begun."""
+
     def prepare(self, arguments: dict[str, Any]) -> None:
         if arguments["stage"]:
             begin(self, arguments["preview"], arguments["stage"])
+            self.begun = arguments["preview"]
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> Any:
+        result = super().run(tmp, task_vars)
+        preview = self.begun
+        if result.get("failed") and preview and preview["target"] == "kubernetes":
+            if is_nothing_yet(preview, self._task.args["stage"]) and not self.check_mode:
+                # Here, as the announcement has no way to a builder that is another host.
+                with suppress(AnsibleConnectionFailure):
+                    self.on_host(["rm", "-rf", "--", preview["dir"]])
+        return result
+
+
+def is_nothing_yet(preview: Mapping[str, Any], stage: str) -> bool:
+    """Whether a run that ends in this stage has made nothing of a preview that did not exist."""
+    return stage in ("source", "plan") and not preview["observed"]["folder"]
 
 
 def record(preview: Mapping[str, Any]) -> dict[str, Any]:

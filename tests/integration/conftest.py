@@ -121,6 +121,8 @@ class Platform:
     settings: dict[str, Any] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
     """Of the environment that playbooks are run in."""
+    groups: dict[str, Any] = field(default_factory=dict)
+    """Further groups of the inventory."""
 
     def command(self, name: str, arguments: list[str], settings: dict[str, Any]) -> list[str]:
         wanted = {
@@ -135,7 +137,8 @@ class Platform:
         }
         if self.repository:
             wanted["preview_repository"] = str(self.repository.path)
-        inventory = {"preview_apps": {"hosts": {self.app: wanted | self.settings}}}
+        apps = {"hosts": {self.app: wanted | self.settings}}
+        inventory = {"preview_apps": apps} | self.groups
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "inventory.json").write_text(json.dumps(inventory))
         variables = self.folder / f"{uuid.uuid4().hex}.json"

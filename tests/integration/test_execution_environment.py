@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import importlib
 import json
 import os
@@ -12,16 +11,16 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from bindep.depends import Depends
-from conftest import ROOT, Platform, an_app, docker, free_port, holdings, wait
-from packages import needed
+from conftest import ROOT, Platform, an_app, docker, holdings
 from repositories import Repository
+from sshd import Server, an_sshd
 from tiny import TINY
 
 PAGE = ROOT / "docs" / "execution-environment.md"
@@ -142,49 +141,10 @@ def started(image: str, *command: str, folders: list[Path]) -> list[str]:
     return [*argv, *(f"--volume={folder}:{folder}" for folder in folders), image, *command]
 
 
-@dataclass(frozen=True)
-class Server:
-    """A way into this machine for whoever has the key, on loopback."""
-
-    folder: Path
-    port: int
-    user: str = field(default_factory=getpass.getuser)
-
-    @property
-    def known(self) -> str:
-        return f"[127.0.0.1]:{self.port} {(self.folder / 'host.pub').read_text()}"
-
-
 @pytest.fixture
 def ssh(tmp_path: Path) -> Iterator[Server]:
-    program = needed("sshd", "openssh-server")
-    server = Server(tmp_path / "ssh", free_port())
-    server.folder.mkdir()
-    for key in ("host", "user"):
-        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", server.folder / key)
-    (server.folder / "known_hosts").write_text(server.known)
-    options = {
-        "ListenAddress": f"127.0.0.1:{server.port}",
-        "HostKey": server.folder / "host",
-        "AuthorizedKeysFile": server.folder / "user.pub",
-        "PidFile": "none",
-        "StrictModes": "no",  # everybody may write into /tmp
-        "SetEnv": f"PATH={os.environ['PATH']}",
-        "Subsystem": "sftp internal-sftp",
-    }
-    config, log = server.folder / "config", server.folder / "log"
-    config.write_text("".join(f"{name} {value}\n" for name, value in options.items()))
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd wants to be caged
-    with log.open("w") as errors:
-        running = subprocess.Popen([program, "-D", "-e", "-f", config], stderr=errors)
-    try:
-        wait(lambda: "listening on" in log.read_text() or running.poll() is not None)
-        assert running.poll() is None, log.read_text()
+    with an_sshd(tmp_path / "ssh") as server:
         yield server
-    finally:
-        running.terminate()
-        running.wait()
 
 
 @dataclass
@@ -203,17 +163,8 @@ class Controller(Platform):
 
 @pytest.fixture
 def controller(image: str, gateway: Platform, ssh: Server, tmp_path: Path) -> Iterator[Controller]:
-    known = f"UserKnownHostsFile={ssh.folder / 'known_hosts'}"
     with an_app(gateway, tmp_path) as app:
-        app.settings |= {
-            "ansible_connection": "ssh",
-            "ansible_host": "127.0.0.1",
-            "ansible_port": ssh.port,
-            "ansible_user": ssh.user,
-            "ansible_ssh_private_key_file": str(ssh.folder / "user"),
-            "ansible_ssh_common_args": f"-F /dev/null -o {known}",
-            "ansible_python_interpreter": sys.executable,
-        }
+        app.settings |= ssh.connection
         yield Controller(**vars(app), image=image, server=ssh)
 
 

@@ -7,11 +7,14 @@ elsewhere, or images of CI, or another host that builds."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from builds import a_builder_apart, docker
 from conftest import InCluster
+from packages import needed
+from sshd import an_sshd
 from test_doctor import ask
 from tiny import TINY
 
@@ -87,3 +90,55 @@ def test_images_of_ci_take_nobody_who_builds(in_cluster: InCluster, base: str) -
     assert in_cluster.get(1, "/hosts")[0] == 200
     in_cluster.down(1).ok()
     assert in_cluster.traces() == set()
+
+
+@pytest.fixture
+def builders_state(in_cluster: InCluster, tmp_path: Path) -> Iterator[Path]:
+    """Where a host that builds keeps what it and the app's own both call preview_state_dir."""
+    mount = f'mount --bind {tmp_path / "builder"} {in_cluster.state} && exec "$@"'
+    apart = [needed("unshare", "util-linux"), "--mount", "sh", "-c", mount, "sh"]
+    (tmp_path / "builder").mkdir()
+    with an_sshd(tmp_path / "ssh", *apart) as server:
+        in_cluster.groups = {"builders": {"hosts": {"builder": server.connection}}}
+        in_cluster.settings["preview_builder"] = "builder"
+        in_cluster.variables = {"DOCKER_HOST": NOWHERE}
+        yield tmp_path / "builder"
+
+
+def test_another_host_builds(in_cluster: InCluster, builders_state: Path) -> None:
+    previews, name = builders_state / "previews", in_cluster.name(1)
+    dockerfile = str(TINY["Dockerfile"])
+    dockerfile += "RUN --mount=type=cache,target=/c echo kept >/c/file\n"
+    files = {"Dockerfile": dockerfile, "www/index.html": "one\n"}
+    commit = in_cluster.repository.pull_request(1, "A change", files=files)
+    assert in_cluster.up(1, commit, "--check").ok().result == {}
+    assert not list(previews.glob("*"))
+    in_cluster.up(1, commit).ok()
+    assert in_cluster.get(1) == (200, "one\n")
+    assert (previews / name / "source" / commit / "www/index.html").read_text() == "one\n"
+    assert (previews / name / ".buildx").is_dir()
+    assert in_cluster.up(1, commit).ok().changed == 0
+    # As by a run that was killed before it could push.
+    facts = in_cluster.cluster.facts
+    left = f"{facts['registry']}/ephemera-preview/{name}/web:{commit[:12]}"
+    docker("tag", "busybox:1.37", left)
+    mounts = [line for line in in_cluster.traces() if "cached mount" in line]
+    assert len(mounts) == 1
+
+    broken = in_cluster.repository.pull_request(2, "Broken", files={"compose.yaml": "nothing: 1\n"})
+    in_cluster.up(2, broken).refused()
+    assert [each.name for each in previews.iterdir()] == [name]
+
+    in_cluster.down(1).ok()
+    assert not list(previews.iterdir())
+    assert list(in_cluster.state.iterdir()) == [], "the controller has never had any of it"
+    assert in_cluster.traces() == set()
+
+
+def test_a_builder_that_is_away_is_told(in_cluster: InCluster) -> None:
+    away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    in_cluster.groups = {"builders": {"hosts": {"builder": away}}}
+    commit = in_cluster.repository.pull_request(1, "A change", files={})
+    said = in_cluster.up(1, commit, preview_builder="builder").refused().sentence
+    assert "builder, which preview_builder names, cannot be reached: " in said
+    assert in_cluster.namespace(1) == {}
