@@ -111,13 +111,10 @@ def test_another_host_builds(in_cluster: InCluster, builders_state: Path) -> Non
     dockerfile += "RUN --mount=type=cache,target=/c echo kept >/c/file\n"
     files = {"Dockerfile": dockerfile, "www/index.html": "one\n"}
     commit = in_cluster.repository.pull_request(1, "A change", files=files)
-    assert in_cluster.up(1, commit, "--check").ok().result == {}
-    assert not list(previews.glob("*"))
     in_cluster.up(1, commit).ok()
     assert in_cluster.get(1) == (200, "one\n")
     assert (previews / name / "source" / commit / "www/index.html").read_text() == "one\n"
     assert (previews / name / ".buildx").is_dir()
-    assert in_cluster.up(1, commit).ok().changed == 0
     # As by a run that was killed before it could push.
     facts = in_cluster.cluster.facts
     left = f"{facts['registry']}/ephemera-preview/{name}/web:{commit[:12]}"

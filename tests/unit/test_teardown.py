@@ -72,6 +72,30 @@ def test_what_is_said_is_read_whole_or_not_at_all(monkeypatch):
         work.run(["printf", "%01000d", "1"])
 
 
+def test_without_an_engine_what_it_may_have_built_is_not_taken_for_gone(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    name = "shop-pr-1"
+    folder = tmp_path / "previews" / name
+    params = {"name": name, "state_dir": str(tmp_path), "builder": "", "push": True}
+
+    def look(**other):
+        return teardown.Teardown({**params, "repositories": [], **other}).look()["previews"][name]
+
+    assert not look()["folder"]
+    folder.mkdir(parents=True)
+    assert look()["folder"]
+    assert look(builder="apart", repositories=["r.example.org/web"])["folder"]
+    note = folder / ".buildx/refs/default/default/note"
+    note.parent.mkdir(parents=True)
+    note.touch()
+    for built in ({}, {"repositories": ["r.example.org/web"]}, {"push": False}):
+        with pytest.raises(_docker.EngineError):
+            look(**built)
+    note.unlink()
+    with pytest.raises(_docker.EngineError):
+        look(repositories=["r.example.org/web"])
+
+
 GONE = 'ERROR: 2 errors occurred:\n\t* lease "ref_a": not found\n\t* lease "ref_b": not found\n'
 
 
