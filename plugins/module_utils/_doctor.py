@@ -898,7 +898,8 @@ def _state(facts: Facts) -> Iterator[Finding]:
         return
     if state.at == path and state.mode[-2:] not in ("00", ""):
         yield _trouble(facts, "state.open", path=path, mode=state.mode)
-    if disk and disk.type in ("tmpfs", "ramfs"):
+    # In a cluster the previews themselves know what they are.
+    if disk and disk.type in ("tmpfs", "ramfs") and not _in_cluster(facts):
         yield _trouble(facts, "state.fleeting", path=path, type=disk.type)
         return
     yield _ok(
@@ -1349,7 +1350,7 @@ CHECKS: Tuple[Check, ...] = (
     Check("python", (HOST, BUILDER), "Python and the libraries that it needs", _python),
     Check("commands", (HOST,), "the commands that stages run", _commands),
     Check("git", (BUILDER,), "git", _git),
-    Check("state", (HOST,), "preview_state_dir: can be written, and on which disk", _state),
+    Check("state", (HOST, BUILDER), "preview_state_dir: can be written, and on which disk", _state),
     Check("disk", (HOST, BUILDER), "free disk for images, volumes and state", _disk),
     Check("memory", (HOST,), "free memory", _memory),
     Check(

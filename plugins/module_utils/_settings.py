@@ -431,7 +431,8 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "preview_buildx_builder",
             text(_WORD, "a builder's name"),
             "",
-            "A builder of buildx to build with, instead of the engine's own.",
+            "A builder of buildx to build with, instead of the engine's own. Builds for a cluster "
+            "then need no engine.",
             "limited",
         ),
         Setting(
@@ -465,7 +466,8 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "preview_state_dir",
             path("an absolute path of letters, digits, dot, _ and -", r"(/[A-Za-z0-9._-]+)+/?"),
             "/var/lib/ephemera-preview",
-            "The folder on the host where previews keep their state.",
+            "The folder where previews keep their state: on the host, and on the builder what is "
+            "fetched and built.",
             "/srv/previews",
         ),
         Setting(

@@ -16,9 +16,25 @@ from conftest import InCluster
 from packages import needed
 from sshd import an_sshd
 from test_doctor import ask
-from tiny import TINY
 
 NOWHERE = "unix:///nonexistent.sock"
+COMPOSE = """\
+services:
+  web:
+    build: .
+    command: [sh, -c, "echo serving; exec httpd -f -p 8080 -h /etc"]
+    ports: ["8080:8080"]
+    x-preview: {health: /hosts}
+"""
+
+
+def pull_request(in_cluster: InCluster, base: str = "busybox:1.37") -> str:
+    """The commit of one whose build also leaves something in a cache mount."""
+    dockerfile = (
+        f"FROM {base}\nRUN --mount=type=cache,target=/c echo one | tee /c/kept >/etc/said\n"
+    )
+    files: dict[str, str | bytes | None] = {"Dockerfile": dockerfile, "compose.yaml": COMPOSE}
+    return in_cluster.repository.pull_request(1, "A change", files=files)
 
 
 @pytest.fixture
@@ -31,18 +47,14 @@ def keeps(environment: dict[str, str]) -> list[str]:
     """What the builder apart keeps of builds: cache mounts and records."""
     env = os.environ | environment
     used = docker("buildx", "du", "--verbose", "--builder", "apart", env=env)
-    records = docker(
-        "buildx", "history", "ls", "--builder", "apart", "--format", "{{.Ref}}", env=env
-    )
+    told = ["--builder", "apart", "--format", "{{.Ref}}"]
+    records = docker("buildx", "history", "ls", *told, env=env)
     mounts = [line for line in used.splitlines() if "cached mount" in line]
     return mounts + records.split()
 
 
 def test_a_buildkit_elsewhere_is_enough(in_cluster: InCluster, base: str, tmp_path: Path) -> None:
-    dockerfile = str(TINY["Dockerfile"]).replace("busybox:1.37", base)
-    dockerfile += "RUN --mount=type=cache,target=/c echo kept >/c/file\n"
-    files = {"Dockerfile": dockerfile, "www/index.html": "one\n"}
-    commit = in_cluster.repository.pull_request(1, "A change", files=files)
+    commit = pull_request(in_cluster, base)
     in_cluster.settings["preview_buildx_builder"] = "apart"
     with a_builder_apart(tmp_path) as in_cluster.variables:
         report = ask(in_cluster, "--check")
@@ -51,36 +63,22 @@ def test_a_buildkit_elsewhere_is_enough(in_cluster: InCluster, base: str, tmp_pa
         assert {"compose", "registry"} <= report.ids
         up = in_cluster.up(1, commit).ok()
         assert up.result["outcome"] == "ready"
-        assert in_cluster.get(1) == (200, "one\n")
+        assert in_cluster.get(1, "/said") == (200, "one\n")
         mount, record = keeps(in_cluster.variables)
         assert in_cluster.name(1) in mount
         assert record
         again = in_cluster.up(1, commit).ok()
         assert (again.changed, again.result["outcome"]) == (0, "unchanged")
         assert in_cluster.name(1) in in_cluster.play("list").ok().out
-        assert (
-            "Ready to accept connections"
-            in in_cluster.play("logs", preview_number=1, preview_service="cache").ok().out
-        )
+        logs = in_cluster.play("logs", preview_number=1, preview_service="web").ok()
+        assert "serving" in logs.out
         in_cluster.down(1).ok()
         assert keeps(in_cluster.variables) == []
     assert in_cluster.traces() == set()
 
 
-CALLED: dict[str, str | bytes | None] = {
-    "compose.yaml": """\
-services:
-  web:
-    build: .
-    command: [httpd, -f, -p, "8080", -h, /etc]
-    ports: ["8080:8080"]
-    x-preview: {health: /hosts}
-"""
-}
-
-
 def test_images_of_ci_take_nobody_who_builds(in_cluster: InCluster, base: str) -> None:
-    commit = in_cluster.repository.pull_request(1, "CI builds", files=CALLED)
+    commit = pull_request(in_cluster)
     in_cluster.settings["preview_images"] = {"web": base}
     in_cluster.variables = {"DOCKER_HOST": NOWHERE}
     report = ask(in_cluster, "--check")
@@ -107,13 +105,10 @@ def builders_state(in_cluster: InCluster, tmp_path: Path) -> Iterator[Path]:
 
 def test_another_host_builds(in_cluster: InCluster, builders_state: Path) -> None:
     previews, name = builders_state / "previews", in_cluster.name(1)
-    dockerfile = str(TINY["Dockerfile"])
-    dockerfile += "RUN --mount=type=cache,target=/c echo kept >/c/file\n"
-    files = {"Dockerfile": dockerfile, "www/index.html": "one\n"}
-    commit = in_cluster.repository.pull_request(1, "A change", files=files)
+    commit = pull_request(in_cluster)
     in_cluster.up(1, commit).ok()
-    assert in_cluster.get(1) == (200, "one\n")
-    assert (previews / name / "source" / commit / "www/index.html").read_text() == "one\n"
+    assert in_cluster.get(1, "/said") == (200, "one\n")
+    assert (previews / name / "source" / commit / "compose.yaml").read_text() == COMPOSE
     assert (previews / name / ".buildx").is_dir()
     # As by a run that was killed before it could push.
     facts = in_cluster.cluster.facts

@@ -583,7 +583,7 @@ def test_where_nothing_is_known_nothing_is_claimed():
 def test_a_place_has_its_own_checks():
     builder = {finding.id for finding in _doctor.examine(facts(), [_doctor.BUILDER])}
     assert {"engine", "buildx", "git", "repository", "registry"} <= builder
-    assert not {"gateway", "dns", "settings", "state"} & builder
+    assert not {"gateway", "dns", "settings", "memory"} & builder
 
 
 def test_a_runner_without_an_engine_is_healthy():
@@ -595,7 +595,7 @@ def test_a_runner_without_an_engine_is_healthy():
     for builder in inspected:
         found = _doctor.examine(runner(APART, builder=builder), [_doctor.BUILDER])
         assert {finding.level for finding in found} == {_doctor.OK}
-        assert {"compose", "buildx", "git"} <= {finding.id for finding in found}
+        assert {"compose", "buildx", "git", "state"} <= {finding.id for finding in found}
         assert "engine" not in {finding.id for finding in found}
 
 
