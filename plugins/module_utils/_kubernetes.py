@@ -15,7 +15,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import urlencode
 
 from ansible_collections.ephemera.preview.plugins.module_utils import (
@@ -180,6 +180,16 @@ def _message(body: bytes, status: int) -> str:
     except (ValueError, KeyError, TypeError):
         said = "status {0}".format(status)
     return "The cluster's API server refuses: {0}".format(said)
+
+
+def find(cluster: Cluster, path: str) -> Optional[Answer]:
+    """An object as it is; None where there is none."""
+    try:
+        return cluster.ask("GET", path)
+    except ClusterError as refused:
+        if refused.status == 404:
+            return None
+        raise
 
 
 def delete(cluster: Cluster, path: str, options: Dict[str, Any]) -> None:

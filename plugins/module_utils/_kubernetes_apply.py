@@ -25,6 +25,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes impor
     Cluster,
     ClusterError,
     delete,
+    find,
     folder,
     place,
 )
@@ -72,7 +73,8 @@ def apply(cluster: Cluster, objects: Sequence[Mapping[str, Any]]) -> bool:
 
 def _applied(cluster: Cluster, thing: Mapping[str, Any]) -> bool:
     path = place(thing)
-    before = _found(cluster, path)
+    found = find(cluster, path)
+    before = found and found.body
     if before and thing["kind"] == "PersistentVolumeClaim":
         return False  # what it is was said when it was made; its data stays
     if before and thing["kind"] == "Job":
@@ -95,15 +97,6 @@ def _version(thing: Mapping[str, Any]) -> str:
     return str(metadata.get("generation") or metadata["resourceVersion"])
 
 
-def _found(cluster: Cluster, path: str) -> Optional[Object]:
-    try:
-        return cluster.ask("GET", path).body
-    except ClusterError as refused:
-        if refused.status == 404:
-            return None
-        raise
-
-
 def _delete(cluster: Cluster, path: str, policy: str) -> None:
     delete(cluster, path, {"propagationPolicy": policy})
 
@@ -115,7 +108,7 @@ def _remove(cluster: Cluster, paths: Iterable[str], seconds: float = 60) -> None
         _delete(cluster, path, "Foreground")
     until = time.monotonic() + seconds
     while left and time.monotonic() < until:
-        left = [path for path in left if _found(cluster, path)]
+        left = [path for path in left if find(cluster, path)]
         if left:
             time.sleep(_diagnose.POLL)
     if left:
@@ -387,21 +380,16 @@ def births(cluster: Cluster, name: str, volumes: Iterable[str]) -> Dict[str, str
     """When the claims of this name were made: by that, the data that is there is known."""
     found = {}
     for volume in volumes:
-        claim = _found(cluster, folder("PersistentVolumeClaim", name) + "/" + volume)
+        claim = find(cluster, folder("PersistentVolumeClaim", name) + "/" + volume)
         if claim:
-            found[volume] = claim["metadata"]["creationTimestamp"]
+            found[volume] = claim.body["metadata"]["creationTimestamp"]
     return found
 
 
 def end_one_offs(cluster: Cluster, name: str) -> None:
     """A killed run's migration goes on by itself; two of them must not meet."""
     jobs = folder("Job", name)
-    try:
-        items = cluster.ask("GET", jobs, query=[("labelSelector", HOOK)]).body["items"]
-    except ClusterError as refused:
-        if refused.status == 404:
-            return
-        raise
+    items = cluster.ask("GET", jobs, query=[("labelSelector", HOOK)]).body["items"]
     _remove(cluster, ["{0}/{1}".format(jobs, each["metadata"]["name"]) for each in items])
 
 

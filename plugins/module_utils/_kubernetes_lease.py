@@ -9,7 +9,7 @@ API server lets one through and the other looks again. Its clock is the API serv
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, NamedTuple, Optional
+from typing import Any, Dict, Mapping, NamedTuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _lease
 from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes import (
@@ -18,6 +18,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes impor
     STATE,
     Cluster,
     ClusterError,
+    find,
     labels,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._names import PREFIX
@@ -65,7 +66,7 @@ def hold(cluster: Cluster, writer: Writer, action: str, seconds: int, state: str
     """
     path = "/api/v1/namespaces/" + writer.name
     for _attempt in range(ATTEMPTS):
-        found = _namespace(cluster, path)
+        found = find(cluster, path)
         if found is None:
             if action == "keep":
                 raise Held("")
@@ -74,15 +75,15 @@ def hold(cluster: Cluster, writer: Writer, action: str, seconds: int, state: str
             if _made(cluster, writer, seconds, state):
                 return ""
             continue
-        metadata, now = found
+        metadata = found.body["metadata"]
         _check(metadata, writer)
         line = (metadata.get("annotations") or {}).get(LEASE, "")
         if "deletionTimestamp" in metadata and writer.kind == "up":
             raise Held(line)
-        may, over = _lease.verdict(line, action, writer.run, writer.kind, now, writer.dead)
+        may, over = _lease.verdict(line, action, writer.run, writer.kind, found.now, writer.dead)
         if not may:
             raise Held(line)
-        noted = {LEASE: writer.line(now, seconds)}
+        noted = {LEASE: writer.line(found.now, seconds)}
         if state:
             noted[STATE] = state
         if _patched(cluster, path, metadata["resourceVersion"], noted):
@@ -101,29 +102,19 @@ def drop(cluster: Cluster, writer: Writer, state: str = "") -> None:
     path = "/api/v1/namespaces/" + writer.name
     line = ""
     for _attempt in range(ATTEMPTS):
-        found = _namespace(cluster, path)
-        line = (found[0].get("annotations") or {}).get(LEASE, "") if found else ""
+        found = find(cluster, path)
+        metadata = found.body["metadata"] if found else {}
+        line = (metadata.get("annotations") or {}).get(LEASE, "")
         held = _lease.parse(line)
-        if not found or not held or held.owner != writer.run:
+        if not held or held.owner != writer.run:
             break
         noted: Dict[str, Any] = {LEASE: None}
         if state:
             noted[STATE] = state
-        if _patched(cluster, path, found[0]["resourceVersion"], noted):
+        if _patched(cluster, path, metadata["resourceVersion"], noted):
             return
     if state:
         raise Held(line)
-
-
-def _namespace(cluster: Cluster, path: str) -> Optional[Any]:
-    """A namespace's metadata and the server's clock; None where there is none."""
-    try:
-        answer = cluster.ask("GET", path)
-    except ClusterError as refused:
-        if refused.status == 404:
-            return None
-        raise
-    return answer.body["metadata"], answer.now
 
 
 def _check(metadata: Mapping[str, Any], writer: Writer) -> None:

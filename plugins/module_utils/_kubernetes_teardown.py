@@ -11,8 +11,8 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes import (
     Cluster,
-    ClusterError,
     delete,
+    find,
     folder,
     labels,
     observe,
@@ -113,12 +113,7 @@ def holders(namespace: Dict[str, Any]) -> List[str]:
 def _wait(cluster: Cluster, path: str, until: float) -> Optional[Dict[str, Any]]:
     """The namespace as it was last seen, None when it is gone."""
     while True:
-        try:
-            namespace = cluster.ask("GET", path).body
-        except ClusterError as refused:
-            if refused.status == 404:
-                return None
-            raise
-        if time.monotonic() >= until:
-            return namespace
+        namespace = find(cluster, path)
+        if namespace is None or time.monotonic() >= until:
+            return namespace and namespace.body
         time.sleep(POLL)
