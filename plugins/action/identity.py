@@ -44,9 +44,11 @@ class ActionModule(PreviewAction):
         if scope != "host":
             _exactly_one(task_vars)
         settings = self.settings(task_vars, REQUIRED[scope])
+        target = _InCluster if settings["preview_target"] == "kubernetes" else _OnHost
+        there = target(self, settings, task_vars)
         public = _settings.public(settings)
         if scope == "host":
-            seen = self._observe(settings, task_vars, "")
+            seen = there.observe("")
             try:
                 network = _route.gateway_network(
                     settings["preview_docker_subnets"], seen["gateway_subnet"]
@@ -73,9 +75,7 @@ class ActionModule(PreviewAction):
                 "now": seen["now"],
             }
         host = task_vars["inventory_hostname"]
-        in_cluster = settings["preview_target"] == "kubernetes"
-        if in_cluster and settings["preview_builder"] not in ("", host):
-            _refuse_remote(host, task_vars)
+        there.check()
         try:
             preview = _identity.identity(
                 settings["preview_app"] or host,
@@ -85,9 +85,7 @@ class ActionModule(PreviewAction):
             )
         except (_names.NameRefused, _identity.IdentityRefused) as refused:
             raise AnsibleActionFail(str(refused)) from None
-        on_host = preview["target"] == "docker"
-        isolated = on_host and scope == "up" and settings["preview_isolation"]
-        seen = self._observe(settings, task_vars, preview["name"], firewall=isolated)
+        seen = there.observe(preview["name"], up=scope == "up")
         preview.update(
             changed=False,
             settings=public,
@@ -117,27 +115,62 @@ class ActionModule(PreviewAction):
         if scope == "up":
             if not preview["unchanged"]:
                 _free(preview, seen["now"])
-            # What serves behind a firewall that is gone is not as wanted either.
-            if on_host and any(_host.troubles(seen, preview["app"], settings)):
-                _doctor().refuse_early(self, settings, task_vars, seen)
+            there.refuse_early(preview["app"], seen)
         return preview
 
-    def _observe(
-        self,
-        settings: dict[str, Any],
-        task_vars: dict[str, Any],
-        name: str,
-        firewall: bool = False,
-    ) -> dict[str, Any]:
-        if settings["preview_target"] == "kubernetes":
-            seen = self.ask_cluster({"settings": settings, "name": name}, "observe")
-            return {**_docker.parse("", name), **seen}
+
+class _Target:
+    """Where previews run."""
+
+    def __init__(
+        self, action: ActionModule, settings: dict[str, Any], task_vars: dict[str, Any]
+    ) -> None:
+        self.action = action
+        self.settings = settings
+        self.vars = task_vars
+
+
+class _OnHost(_Target):
+    def check(self) -> None:
+        """Where the app connects, everything is asked."""
+
+    def observe(self, name: str, up: bool = False) -> dict[str, Any]:
+        """All that exists of one preview, or of all. ``up``: what to bring it up needs, too."""
+        firewall = up and self.settings["preview_isolation"]
+        state_dir = self.settings["preview_state_dir"]
         try:
-            return _docker.observe(self.on_host, settings["preview_state_dir"], name, firewall)
+            return _docker.observe(self.action.on_host, state_dir, name, firewall)
         except _docker.EngineError as error:
+            why = _doctor().why_not(self.action, self.settings, self.vars, str(error))
+            raise AnsibleActionFail(why) from None
+
+    def refuse_early(self, app: str, seen: dict[str, Any]) -> None:
+        """Fail with what is in the way already, also where nothing else is due: what serves behind
+        a firewall that is gone is not as wanted either."""
+        if any(_host.troubles(seen, app, self.settings)):
+            _doctor().refuse_early(self.action, self.settings, self.vars, seen)
+
+
+class _InCluster(_Target):
+    def check(self) -> None:
+        """While another host builds, the controller asks the cluster."""
+        host = self.vars["inventory_hostname"]
+        how = str(self.vars.get("ansible_connection", "ssh"))
+        elsewhere = self.settings["preview_builder"] not in ("", host)
+        if elsewhere and how.rpartition(".")[2] != "local":
             raise AnsibleActionFail(
-                _doctor().why_not(self, settings, task_vars, str(error))
-            ) from None
+                f"preview_builder names another host, and {host} connects by {how}: while that "
+                "builds, the cluster is asked from the controller. Set ansible_connection: local "
+                "for the app, and preview_kubeconfig to a file of the controller."
+            )
+
+    def observe(self, name: str, up: bool = False) -> dict[str, Any]:
+        """The same."""
+        seen = self.action.ask_cluster({"settings": self.settings, "name": name}, "observe")
+        return {**_docker.parse("", name), **seen}
+
+    def refuse_early(self, app: str, seen: dict[str, Any]) -> None:
+        """The API server says itself what is in the way, once it is asked for something."""
 
 
 def _doctor() -> ModuleType:
@@ -155,17 +188,6 @@ def _exactly_one(task_vars: dict[str, Any]) -> None:
             f"{len(apps)} apps are selected ({', '.join(sorted(apps)[:5])}"
             f"{', …' if len(apps) > 5 else ''}) and this playbook acts on one: "
             f"name it with -l, as in -l {sorted(apps)[0]}."
-        )
-
-
-def _refuse_remote(host: str, task_vars: dict[str, Any]) -> None:
-    """While another host builds, the controller asks the cluster."""
-    how = str(task_vars.get("ansible_connection", "ssh"))
-    if how.rpartition(".")[2] != "local":
-        raise AnsibleActionFail(
-            f"preview_builder names another host, and {host} connects by {how}: while that builds, "
-            "the cluster is asked from the controller. Set ansible_connection: local for the app, "
-            "and preview_kubeconfig to a file of the controller."
         )
 
 

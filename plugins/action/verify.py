@@ -43,89 +43,203 @@ class ActionModule(StageAction):
         if self.check_mode:
             return {"changed": False, "skipped": True, "msg": "There is nothing to verify yet."}
         preview, whole = arguments["preview"], arguments["only"] == "all"
-        settings = self.settings(task_vars)
-        secrets = _identity.secret_values(preview, settings)
-        mine, now, in_cluster = _docker.empty(preview["name"]), 0, _in_cluster(preview)
-        if whole and not in_cluster:  # Data services have no image of ours.
-            seen = _docker.observe(self.on_host, preview["state_dir"], preview["name"])
-            mine, now = seen["previews"][preview["name"]], seen["now"]
-        services = pinned(preview) if in_cluster else preview["services"]
-        scene = _diagnose.Scene(
-            [s for s in services if whole or s["data"]],
-            self._look(preview, secrets),
-            images={image["ref"]: image["id"] for image in mine["images"]},
-            # What a cluster runs besides goes once this is well.
-            whole=whole and not in_cluster,
-        )
-        refusal = _Refusal(self, preview, settings, secrets, task_vars)
-        if arguments["failure"] and "said" not in arguments["failure"]:
-            raise AnsibleActionFail(arguments["failure"]["msg"])
-        if arguments["failure"]:
-            return refusal.of_start(scene, arguments["failure"])
-        failed = self._wait(preview, scene, settings, secrets)
+        settings, failure = self.settings(task_vars), arguments["failure"]
+        target = _InCluster if preview["target"] == "kubernetes" else _OnHost
+        there = target(self, preview, settings)
+        scene = there.scene(whole)
+        if failure and "said" not in failure:
+            raise AnsibleActionFail(failure["msg"])
+        if failure:
+            return _refused_start(there, scene, failure)
+        failed = _wait(there, scene)
         if failed:
-            return refusal.of(*failed)
-        changed = False
-        if in_cluster:
-            made = json.loads(Path(preview["project_file"]).read_text(encoding="utf-8"))
-            settled = self.ask_cluster(preview, "settle", wanted=_manifests.everything(made))
-            mine, now = settled["previews"][preview["name"]], settled["now"]
-            changed = settled["changed"]
+            return _refused(there, *failed)
+        changed, mine, now = there.settled()
         state = {"state": _drift.deployed(preview, mine, now)} if whole else {}
         return {"changed": changed, **state}
 
-    def _wait(
-        self,
-        preview: dict[str, Any],
-        scene: _diagnose.Scene,
-        settings: dict[str, Any],
-        secrets: list[str],
-    ) -> tuple[_diagnose.Scene, _diagnose.Finding] | None:
-        """Until all is well, or will not be: then what was last seen, and what is wrong."""
-        end = time.monotonic() + settings["preview_verify_timeout"]
-        patience, pause = _diagnose.Patience(), _diagnose.POLL / 8
-        ask, before = _Ask(settings), record(preview).get("spent")
-        endpoints = {s["name"]: _diagnose.Endpoint(s) for s in scene.services if s["expose"]}
-        scene = scene._replace(endpoints=endpoints)
-        while True:
-            ask.all(scene, end)
-            findings = _diagnose.judge(scene)
-            if not findings:
-                return None
-            now = time.monotonic()
-            spent = patience.spent(findings, now) or next(
-                (f for f in findings if [f.code, f.service] == before), None
-            )
-            if spent or now >= end:
-                return scene, spent or findings[0]
-            time.sleep(min(pause, end - now))
-            pause = min(2 * pause, _diagnose.POLL)
-            scene = scene._replace(containers=self._look(preview, secrets))
 
-    def _look(self, preview: dict[str, Any], secrets: list[str]) -> list[_diagnose.Container]:
-        if _in_cluster(preview):
-            asked = {"services": preview["services"], "secrets": secrets}
-            return [_container(c) for c in self.ask_cluster(preview, "look", **asked)["containers"]]
-        argv = ["sh", "-c", _diagnose.LOOK, "look", preview["name"], _diagnose.LOOK_FORMAT]
-        ran = self.on_host(argv)
+def _wait(
+    there: _OnHost | _InCluster, scene: _diagnose.Scene
+) -> tuple[_diagnose.Scene, _diagnose.Finding] | None:
+    """Until all is well, or will not be: then what was last seen, and what is wrong."""
+    end = time.monotonic() + there.settings["preview_verify_timeout"]
+    patience, pause = _diagnose.Patience(), _diagnose.POLL / 8
+    ask, before = _Ask(there.settings), record(there.preview).get("spent")
+    endpoints = {s["name"]: _diagnose.Endpoint(s) for s in scene.services if s["expose"]}
+    scene = scene._replace(endpoints=endpoints)
+    while True:
+        ask.all(scene, end)
+        findings = _diagnose.judge(scene)
+        if not findings:
+            return None
+        now = time.monotonic()
+        spent = patience.spent(findings, now) or next(
+            (f for f in findings if [f.code, f.service] == before), None
+        )
+        if spent or now >= end:
+            return scene, spent or findings[0]
+        time.sleep(min(pause, end - now))
+        pause = min(2 * pause, _diagnose.POLL)
+        scene = scene._replace(containers=there.look())
+
+
+# -- why it failed, once that is clear --------------------------------------------------------
+
+
+def _refused(
+    there: _OnHost | _InCluster, scene: _diagnose.Scene, failed: _diagnose.Finding
+) -> dict[str, Any]:
+    """The result of a preview that does not become well."""
+    scene = _closer(there, scene)
+    findings = _diagnose.judge(scene) or [failed]
+    findings.sort(key=lambda finding: finding.service != failed.service)
+    return _diagnose.refusal(scene, findings, there.secrets)
+
+
+def _refused_start(
+    there: _OnHost | _InCluster, scene: _diagnose.Scene, failure: dict[str, Any]
+) -> dict[str, Any]:
+    """The result of a preview whose services could not even be started."""
+    scene = _closer(there, scene)
+    said = [*failure["said"], failure["msg"]] if failure["late"] else failure["said"]
+    found = _diagnose.start_failed(scene, "\n".join(said), late=failure["late"])
+    return _diagnose.refusal(scene, [found], there.secrets)
+
+
+def _closer(there: _OnHost | _InCluster, scene: _diagnose.Scene) -> _diagnose.Scene:
+    guilty = {finding.service for finding in _diagnose.judge(scene)}
+    idents = [c.ident for c in scene.containers if c.service in guilty]
+    at_fault = [
+        name
+        for name, endpoint in scene.endpoints.items()
+        if endpoint.answer and not _diagnose.answered(endpoint.service, endpoint.answer)
+    ]
+    return scene._replace(
+        told=there.told(idents) if idents else {},
+        inside=there.inside(scene, at_fault) if at_fault else {},
+    )
+
+
+# -- the targets ------------------------------------------------------------------------------
+
+
+class _Target:
+    """A preview where it runs."""
+
+    def __init__(
+        self, action: ActionModule, preview: dict[str, Any], settings: dict[str, Any]
+    ) -> None:
+        self.action = action
+        self.preview = preview
+        self.settings = settings
+        self.secrets = _identity.secret_values(preview, settings)
+
+
+class _OnHost(_Target):
+    mine: dict[str, Any]
+    now = 0
+
+    def scene(self, whole: bool) -> _diagnose.Scene:
+        """What is first seen of all services, or of the data services."""
+        name, services = self.preview["name"], self.preview["services"]
+        self.mine = _docker.empty(name)
+        if whole:  # Data services have no image of ours.
+            seen = _docker.observe(self.action.on_host, self.preview["state_dir"], name)
+            self.mine, self.now = seen["previews"][name], seen["now"]
+        return _diagnose.Scene(
+            [s for s in services if whole or s["data"]],
+            self.look(),
+            images={image["ref"]: image["id"] for image in self.mine["images"]},
+            whole=whole,
+        )
+
+    def look(self) -> list[_diagnose.Container]:
+        name = self.preview["name"]
+        argv = ["sh", "-c", _diagnose.LOOK, "look", name, _diagnose.LOOK_FORMAT]
+        ran = self.action.on_host(argv)
         if ran.rc != 0:
             raise AnsibleActionFail(
                 "The Docker engine stopped answering while the preview was verified: "
                 f"{(ran.err or ran.out).strip() or 'no answer.'}"
             )
-        return _diagnose.parse_look(ran.out, preview["name"], secrets)
+        return _diagnose.parse_look(ran.out, name, self.secrets)
 
-    def told(
-        self, preview: dict[str, Any], idents: list[str], secrets: list[str]
-    ) -> dict[str, _diagnose.Told]:
+    def told(self, idents: list[str]) -> dict[str, _diagnose.Told]:
         """The last words of these containers."""
-        if not idents:
-            return {}
-        if _in_cluster(preview):
-            said = self.ask_cluster(preview, "last_words", pods=idents, secrets=secrets)["logs"]
-            return {ident: _diagnose.Told(log, [], False) for ident, log in said.items()}
-        ran = self.on_host(["sh", "-c", _diagnose.TOLD, "told", *idents])
-        return _diagnose.parse_told(ran.out, secrets)
+        ran = self.action.on_host(["sh", "-c", _diagnose.TOLD, "told", *idents])
+        return _diagnose.parse_told(ran.out, self.secrets)
+
+    def inside(self, scene: _diagnose.Scene, names: list[str]) -> dict[str, _http.Answer]:
+        """What the gateway answers on its own host, where neither DNS nor a firewall matters."""
+        asked = {
+            "urls": [scene.endpoints[name].answer.url for name in names],
+            "address": _loopback(self.settings["preview_gateway_address"]),
+            **_question(self.settings),
+        }
+        probed = self.action._execute_module(
+            "ephemera.preview.probe_info", asked, task_vars=self.action.vars
+        )
+        answers = {}
+        for name, raw in zip(names, probed.get("answers", []), strict=False):
+            answer = _http.Answer(**dict(raw, body=raw["body"].encode()))
+            blind = _is_blind(self.settings)
+            answers[name] = (
+                _diagnose.unseen(scene.endpoints[name].service, answer) if blind else answer
+            )
+        return answers
+
+    def settled(self) -> tuple[bool, dict[str, Any], int]:
+        """Whether anything had to go, what there is now, and when."""
+        return False, self.mine, self.now
+
+
+class _InCluster(_Target):
+    def scene(self, whole: bool) -> _diagnose.Scene:
+        """The same. What a cluster runs besides goes once this is well."""
+        services = [s for s in pinned(self.preview) if whole or s["data"]]
+        return _diagnose.Scene(services, self.look(), whole=False)
+
+    def look(self) -> list[_diagnose.Container]:
+        asked = {"services": self.preview["services"], "secrets": self.secrets}
+        said = self.action.ask_cluster(self.preview, "look", **asked)
+        return [_container(each) for each in said["containers"]]
+
+    def told(self, idents: list[str]) -> dict[str, _diagnose.Told]:
+        """The last words of these pods."""
+        asked = {"pods": idents, "secrets": self.secrets}
+        said = self.action.ask_cluster(self.preview, "last_words", **asked)
+        return {pod: _diagnose.Told(log, [], False) for pod, log in said["logs"].items()}
+
+    def inside(self, scene: _diagnose.Scene, names: list[str]) -> dict[str, _http.Answer]:
+        """What a cluster says of services that it asks itself, where nobody else comes through."""
+        answers = {}
+        for name in names:
+            service, answer = scene.endpoints[name].service, scene.endpoints[name].answer
+            heard = [c.heard for c in scene.of(service)]
+            if answer.trouble in _diagnose.UNREACHED and all(heard):
+                well = _http.Answer(_diagnose.READY, answer.url)
+                answers[name] = _diagnose.unseen(service, well)
+        return answers
+
+    def settled(self) -> tuple[bool, dict[str, Any], int]:
+        """The same, once what is no longer wanted has gone."""
+        made = json.loads(Path(self.preview["project_file"]).read_text(encoding="utf-8"))
+        wanted = _manifests.everything(made)
+        said = self.action.ask_cluster(self.preview, "settle", wanted=wanted)
+        return said["changed"], said["previews"][self.preview["name"]], said["now"]
+
+
+def _container(raw: dict[str, Any]) -> _diagnose.Container:
+    """A container as the program ``_cluster`` has written it."""
+    heard, listen = raw["heard"], raw["listen"]
+    if heard:
+        heard = _http.Answer(url="", **dict(heard, body=heard["body"].encode()))
+    fields = dict(raw, heard=heard, held=tuple(raw["held"]))
+    return _diagnose.Container(**dict(fields, listen=listen and [tuple(each) for each in listen]))
+
+
+# -- how it is asked --------------------------------------------------------------------------
 
 
 class _Ask:
@@ -170,97 +284,6 @@ class _Ask:
             if not _diagnose.answered(endpoint.service, answer):
                 break
         return answer
-
-
-class _Refusal:
-    """Finds out why, once it is clear that it failed, and makes the task's result of it."""
-
-    def __init__(
-        self,
-        action: ActionModule,
-        preview: dict[str, Any],
-        settings: dict[str, Any],
-        secrets: list[str],
-        task_vars: dict[str, Any],
-    ) -> None:
-        self.action = action
-        self.preview = preview
-        self.settings = settings
-        self.secrets = secrets
-        self.task_vars = task_vars
-
-    def of(self, scene: _diagnose.Scene, failed: _diagnose.Finding) -> dict[str, Any]:
-        """The result of a preview that does not become well."""
-        scene = self._closer(scene)
-        findings = _diagnose.judge(scene) or [failed]
-        findings.sort(key=lambda finding: finding.service != failed.service)
-        return _diagnose.refusal(scene, findings, self.secrets)
-
-    def of_start(self, scene: _diagnose.Scene, failure: dict[str, Any]) -> dict[str, Any]:
-        """The result of a preview whose services could not even be started."""
-        scene = self._closer(scene)
-        said = [*failure["said"], failure["msg"]] if failure["late"] else failure["said"]
-        found = _diagnose.start_failed(scene, "\n".join(said), late=failure["late"])
-        return _diagnose.refusal(scene, [found], self.secrets)
-
-    def _closer(self, scene: _diagnose.Scene) -> _diagnose.Scene:
-        findings = _diagnose.judge(scene)
-        guilty = {finding.service for finding in findings}
-        idents = [c.ident for c in scene.containers if c.service in guilty]
-        at_fault = [
-            name
-            for name, endpoint in scene.endpoints.items()
-            if endpoint.answer and not _diagnose.answered(endpoint.service, endpoint.answer)
-        ]
-        return scene._replace(
-            told=self.action.told(self.preview, idents, self.secrets),
-            inside=self._inside(scene, at_fault) if at_fault else {},
-        )
-
-    def _inside(self, scene: _diagnose.Scene, names: list[str]) -> dict[str, _http.Answer]:
-        """What the gateway answers on its own host, where neither DNS nor a firewall matters."""
-        if _in_cluster(self.preview):
-            return self._within_cluster(scene, names)
-        asked = {
-            "urls": [scene.endpoints[name].answer.url for name in names],
-            "address": _loopback(self.settings["preview_gateway_address"]),
-            **_question(self.settings),
-        }
-        probed = self.action._execute_module(
-            "ephemera.preview.probe_info", asked, task_vars=self.task_vars
-        )
-        answers = {}
-        for name, raw in zip(names, probed.get("answers", []), strict=False):
-            answer = _http.Answer(**dict(raw, body=raw["body"].encode()))
-            blind = _is_blind(self.settings)
-            answers[name] = (
-                _diagnose.unseen(scene.endpoints[name].service, answer) if blind else answer
-            )
-        return answers
-
-    def _within_cluster(self, scene: _diagnose.Scene, names: list[str]) -> dict[str, _http.Answer]:
-        """What a cluster says of services that it asks itself, where nobody else comes through."""
-        inside = {}
-        for name in names:
-            service, answer = scene.endpoints[name].service, scene.endpoints[name].answer
-            heard = [c.heard for c in scene.of(service)]
-            if answer.trouble in _diagnose.UNREACHED and all(heard):
-                well = _http.Answer(_diagnose.READY, answer.url)
-                inside[name] = _diagnose.unseen(service, well)
-        return inside
-
-
-def _container(raw: dict[str, Any]) -> _diagnose.Container:
-    """A container as the program ``_cluster`` has written it."""
-    heard, listen = raw["heard"], raw["listen"]
-    if heard:
-        heard = _http.Answer(url="", **dict(heard, body=heard["body"].encode()))
-    fields = dict(raw, heard=heard, held=tuple(raw["held"]))
-    return _diagnose.Container(**dict(fields, listen=listen and [tuple(each) for each in listen]))
-
-
-def _in_cluster(preview: dict[str, Any]) -> bool:
-    return bool(preview["target"] == "kubernetes")
 
 
 def _question(settings: dict[str, Any]) -> dict[str, Any]:
