@@ -380,6 +380,11 @@ def look(cluster: Cluster, name: str, secrets: Sequence[str] = ()) -> List[_diag
             c._replace(held=refused(said[c.ident].message, secrets)) if c.ident in said else c
             for c in found
         ]
+    since = {
+        labels(each["metadata"]).get(SERVICE, ""): changed(each) for each in items["StatefulSet"]
+    }
+    if any(c.service in since and c.up < _diagnose.RESTARTED for c in found):
+        found = remade(found, since, told(cluster, name, "Evicted"))
     if any(_unready(c) for c in found):
         said = told(cluster, name, "Unhealthy")
         probes = {pod["metadata"]["name"]: _probe(pod) for pod in items["Pod"]}
@@ -391,10 +396,11 @@ def look(cluster: Cluster, name: str, secrets: Sequence[str] = ()) -> List[_diag
 
 
 class Told(NamedTuple):
-    """What events say of one object: the last, and how often."""
+    """What events say of one object: the last, how often, and when at last."""
 
     message: str
     times: int
+    last: str = ""
 
 
 def told(cluster: Cluster, name: str, reason: str) -> Dict[str, Told]:
@@ -406,7 +412,8 @@ def told(cluster: Cluster, name: str, reason: str) -> Dict[str, Told]:
     for event in events:
         about = event["involvedObject"]["name"]
         before = found[about].times if about in found else 0
-        found[about] = Told(event.get("message", ""), before + int(event.get("count") or 1))
+        times = before + int(event.get("count") or 1)
+        found[about] = Told(event.get("message", ""), times, str(event.get("lastTimestamp") or ""))
     return found
 
 
@@ -474,7 +481,11 @@ def looked(
 def _full(pod: Mapping[str, Any]) -> str:
     """What the cluster says of a pod that it has evicted for what it wrote, else ""."""
     status = pod.get("status") or {}
-    said = str(status.get("message", "")) if status.get("reason") == "Evicted" else ""
+    return _overfull(str(status.get("message", "")) if status.get("reason") == "Evicted" else "")
+
+
+def _overfull(said: str) -> str:
+    """Why a pod was evicted, where that is for what it wrote, else ""."""
     return _brief(said) if _diagnose.cause_of([said]) else ""
 
 
@@ -484,6 +495,28 @@ def _evicted(container: _diagnose.Container, full: Sequence[str]) -> _diagnose.C
     if not said or container.up >= _diagnose.RESTARTED:
         return container
     return container._replace(held=("no_disk", said))
+
+
+def remade(
+    found: Sequence[_diagnose.Container], since: Mapping[str, str], said: Mapping[str, Told]
+) -> List[_diagnose.Container]:
+    """Containers in the light of why others of their name had to go: a Deployment leaves a pod that
+    was evicted, but a StatefulSet makes it anew, and only events tell.
+
+    :param since: when what is wanted of each such service last changed.
+    """
+    return [
+        _evicted(c, [_overfull(said[c.ident].message)])
+        if c.service in since and c.ident in said and said[c.ident].last >= since[c.service]
+        else c
+        for c in found
+    ]
+
+
+def changed(thing: Mapping[str, Any]) -> str:
+    """When what is wanted of an object last changed."""
+    changes = thing["metadata"].get("managedFields") or []
+    return max((str(each["time"]) for each in changes if not each.get("subresource")), default="")
 
 
 def _makers(

@@ -9,6 +9,7 @@ import json
 
 import repositories
 from conftest import InCluster
+from test_verify import at_once, service, told
 from tiny import TINY
 
 RESTRICTED = {"preview_pod_security": "restricted"}
@@ -42,15 +43,14 @@ def test_an_app_that_may_be_root_is_told_so_where_that_is_restricted(in_cluster:
 
 
 def test_who_fills_the_disk_is_told_why_it_goes(in_cluster: InCluster) -> None:
-    fill = "dd if=/dev/zero of=/tmp/full bs=1M count=40; sleep 40; exec httpd -f -p 8080 -h /www"
-    service = {
-        "build": ".",
-        "ports": ["8080:8080"],
-        "command": ["sh", "-c", fill],
-        "x-preview": {"health": "/health"},
-    }
-    files = {"compose.yaml": json.dumps({"services": {"web": service}})}
-    commit = in_cluster.repository.pull_request(1, "Full", files=files)
+    fill = "dd if=/dev/zero of=/tmp/full bs=1M count=40; sleep 40; exec python /app.py"
+    web = service("serves", command=["sh", "-c", fill], **{"x-preview": {"health": "/health"}})
     settings = {"preview_ephemeral_storage": "16Mi", "preview_verify_timeout": 60}
-    refused = in_cluster.up(1, commit, **settings).refused()
-    assert "web was evicted: it writes more to its own file system than it may" in refused.sentence
+    # With a volume it is made anew by the same name; without, another takes its place.
+    refusals = at_once(
+        in_cluster,
+        ({"web": web}, settings),
+        ({"web": web | {"volumes": ["data:/data"]}}, settings),
+    )
+    for _stage, sentence in told(refusals):
+        assert "web was evicted: it writes more to its own file system than it may" in sentence

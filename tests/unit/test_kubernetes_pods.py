@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _diagnose,
     _kubernetes,
     _kubernetes_external,
 )
@@ -70,6 +71,22 @@ def test_one_that_was_evicted_for_what_it_wrote_tells_of_the_next_one_while_that
     pressed = pod("a", phase="Failed", reason="Evicted", message="The node had condition: [Disk].")
     (seen,) = _kubernetes.looked(items(pressed, running("b", BORN)), NOW)
     assert seen.held == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("up", "last", "held"),
+    [(2, "07:59:50Z", "no_disk"), (2, "07:59:30Z", ""), (60, "07:59:50Z", "")],
+    ids=["just now", "another version", "long ago"],
+)
+def test_one_of_a_set_is_told_by_events_of_the_one_before(up: float, last: str, held: str) -> None:
+    changes = [
+        {"time": "2027-01-15T07:59:40Z"},
+        {"time": "2027-01-15T07:59:55Z", "subresource": "status"},
+    ]
+    since = {"db": _kubernetes.changed({"metadata": {"managedFields": changes}})}
+    said = {"db-0": _kubernetes.Told(FULL, 1, "2027-01-15T" + last)}
+    (seen,) = _kubernetes.remade([_diagnose.Container("db-0", "db", up=up)], since, said)
+    assert seen.held[0] == held
 
 
 @pytest.mark.parametrize(
