@@ -280,7 +280,7 @@ def run_job(
     ended = None
     try:
         ended = _run_to_end(cluster, job, time.monotonic() + seconds, secrets)
-        return ended if ended.code != 0 else None
+        return ended if ended.late or ended.code != 0 else None
     finally:
         if ended and ended.code is not None and not ended.late:
             _delete(cluster, place(job), "Background")
