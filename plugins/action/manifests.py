@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _arguments,
+    _diagnose,
     _ingress,
     _manifests,
 )
@@ -63,10 +64,10 @@ class ActionModule(StageAction):
         remember(preview, seed_mark=said.pop("births"))
         last = said.pop("step") == len(base) + len(waves) - 1
         said["changed"] |= changed
-        if said.get("failed") and last and not first:
-            # How a whole preview is unwell, verification tells.
-            finding = said["findings"][0]
-            remember(preview, spent=[finding["diagnosis"], finding["service"]])
+        runs = said.get("diagnosis") not in _diagnose.NOT_STARTED
+        if said.get("failed") and last and not first and runs:
+            # How a whole preview that runs is unwell, verification tells.
+            remember(preview, spent=[said["diagnosis"], said["service"]])
             return {"changed": said["changed"]}
         return {key: value for key, value in said.items() if key != "over"}
 

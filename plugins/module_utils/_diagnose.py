@@ -222,6 +222,12 @@ RULES: Dict[str, Rule] = {
     ),
 }
 
+NOT_STARTED = (
+    "pull_denied", "pull_missing", "pull_limit", "pull_unreachable", "no_room", "quota",
+    "forbidden", "root", "named_user", "cannot_start",
+)  # fmt: skip
+"""What is wrong before a service runs."""
+
 # What an app's last words mean: the first that matches names the cause. {data} are the names of
 # the data services. Quantifiers are bounded, since an app chooses what it writes.
 WORDS: Tuple[Tuple[str, str], ...] = (
