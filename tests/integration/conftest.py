@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import http.client
 import json
 import os
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from clusters import Account, Cluster, a_cluster, an_account
@@ -123,6 +124,12 @@ class Platform:
     """Of the environment that playbooks are run in."""
     groups: dict[str, Any] = field(default_factory=dict)
     """Further groups of the inventory."""
+
+    def beside(self, folder: str) -> Self:
+        """The same platform in a folder of its own, for what runs at the same time."""
+        mine = copy.copy(self)
+        mine.folder = self.folder.with_name(folder)
+        return mine
 
     def command(self, name: str, arguments: list[str], settings: dict[str, Any]) -> list[str]:
         wanted = {
@@ -264,9 +271,28 @@ class Platform:
         listed = docker("ps", "--quiet", "--filter", f"name=^{self.name(number)}-").split()
         return docker("inspect", "--format", form, *listed).splitlines() if listed else []
 
+    def services(self, number: int) -> list[str]:
+        """Those that have a container, whether it runs or not."""
+        form = '{{.Label "com.docker.compose.service"}}'
+        own = f"name=^{self.name(number)}-"
+        return sorted(docker("ps", "--all", "--filter", own, "--format", form).split())
+
     def following(self, number: int, service: str) -> str:
         """What a person is told to type to follow a service's logs."""
         return f"docker compose --project-name {self.name(number)} logs --follow {service}"
+
+    @contextmanager
+    def over_https(self) -> Iterator[dict[str, Any]]:
+        """While previews may be served over https; the settings by which they are."""
+        gateway = self.beside("gateway")
+        gateway.repository = None
+        port = free_port()
+        settings = {"preview_gateway_tls": "selfsigned", "preview_gateway_https_port": port}
+        try:
+            gateway.play("gateway", **settings).ok()
+            yield settings
+        finally:
+            gateway.play("gateway").ok()
 
     def lend(self, number: int, line: str) -> None:
         """Have another run hold a preview; "" for none."""
@@ -339,8 +365,23 @@ class InCluster(Platform):
             if "running" in each["state"]
         ]
 
+    def services(self, number: int) -> list[str]:
+        label = "ephemera.preview/service"
+        return sorted(pod["metadata"]["labels"][label] for pod in self.pods(number, label))
+
     def following(self, number: int, service: str) -> str:
         return f"--namespace {self.name(number)} --selector ephemera.preview/service={service} "
+
+    @contextmanager
+    def over_https(self) -> Iterator[dict[str, Any]]:
+        facts = self.cluster.facts
+        yield {
+            "preview_ingress_tls": True,
+            "preview_gateway_https_port": facts["ingress_https"],
+            # What the controller's own certificate is for, and who has signed it.
+            "preview_domain": facts["domain"],
+            "preview_ca_file": facts["ca"],
+        }
 
     def lend(self, number: int, line: str) -> None:
         if not self.namespace(number):
