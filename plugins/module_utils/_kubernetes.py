@@ -435,8 +435,10 @@ def _checked(
     if container.heard is not None:
         return container._replace(heard=_heard(told.message))
     said = redact(told.message.partition("failed: ")[2], secrets)
-    # After that many events of a pod, kubelets send fewer.
-    sick = told.times >= min(int(probe.get("failureThreshold", 3)), 20)
+    times = int(probe.get("failureThreshold", 3))
+    # After that many events of a pod, kubelets send fewer: then its age tells.
+    often, old = told.times >= min(times, 20), (times - 1) * int(probe.get("periodSeconds", 10))
+    sick = often and container.up >= old
     return container._replace(check_said=said, health="unhealthy" if sick else "starting")
 
 
