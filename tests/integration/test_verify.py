@@ -389,16 +389,15 @@ def test_what_alembic_refuses_is_told(anywhere: Platform) -> None:
     upgrade = "alembic upgrade head"
     before = f"mv /migrations /new; mv /old /migrations; {upgrade} 2>/dev/null"
 
-    def migrating(number: int, command: str, more: dict[str, str]) -> Played:
+    def migrating(command: str, more: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
         web = service("serves", **{"x-preview": {"migrate": ["sh", "-c", command]}})
-        return up(anywhere.beside(f"p{number}"), number, {"web": web}, ALEMBIC | more)
+        return {"web": web}, {"more": ALEMBIC | more}
 
     old = {"old/env.py": ALEMBIC["migrations/env.py"], **revision("aaa", "old")}
     after = f"{before}; mv /migrations /old; mv /new /migrations; {upgrade}"
-    with ThreadPoolExecutor(2) as pool:
-        heads = pool.submit(migrating, 1, upgrade, revision("aaa") | revision("bbb"))
-        unknown = pool.submit(migrating, 2, after, revision("bbb") | old)
-    assert told([heads.result(), unknown.result()]) == [
+    heads = migrating(upgrade, revision("aaa") | revision("bbb"))
+    unknown = migrating(after, revision("bbb") | old)
+    assert told(at_once(anywhere, heads, unknown)) == [
         (
             "migrate",
             "migrate of web failed with code 255: its migrations have two heads. Merge them into "
