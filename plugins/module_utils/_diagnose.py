@@ -50,9 +50,8 @@ class Rule(NamedTuple):
 
 RULES: Dict[str, Rule] = {
     # Its containers
-    # A node of a cluster may not have the login yet; then it tries again within 15 s.
     "pull_denied": Rule(
-        30,
+        0,
         "the image {image} cannot be pulled: its registry knows no such image, or shows it to "
         "nobody who is not logged in. Check its name, or set preview_registries.",
     ),
