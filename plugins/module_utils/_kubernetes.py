@@ -603,6 +603,10 @@ def looked_at(pod: Mapping[str, Any], now: int, secrets: Sequence[str] = ()) -> 
     )
 
 
+# In the words of containerd: to a registry that takes passwords, and to one that gives tokens.
+_ANONYMOUS = re.compile("no basic auth credentials|failed to fetch anonymous token")
+
+
 def _held(
     pod: Mapping[str, Any], state: Mapping[str, Any], secrets: Sequence[str]
 ) -> Tuple[str, str]:
@@ -611,8 +615,8 @@ def _held(
     said = redact(str(waiting.get("message") or waiting.get("reason") or ""), secrets)
     if waiting.get("reason") in _PULLS:
         # A node that is slow pulls before it has got the login, and once more after ten seconds.
-        unknown = pod["spec"].get("imagePullSecrets") and "no basic auth" in said
-        return ("pull_unknown", "") if unknown else _diagnose.pull_failed(said)
+        anonymous = pod["spec"].get("imagePullSecrets") and _ANONYMOUS.search(said)
+        return ("pull_unknown", "") if anonymous else _diagnose.pull_failed(said)
     for code, pattern in _FORBIDDEN:
         match = re.search(pattern, said)
         if match:

@@ -110,8 +110,14 @@ def test_why_a_container_cannot_be_made_is_told(said: str, held: tuple[str, str]
     assert _kubernetes.looked_at(of, NOW).held == held
 
 
-def test_a_node_that_has_not_got_the_login_yet_pulls_once_more() -> None:
-    said = "pull access denied, repository does not exist: no basic auth credentials"
+@pytest.mark.parametrize(
+    "said",
+    [
+        "pull access denied, repository does not exist: no basic auth credentials",
+        "pull access denied: failed to authorize: failed to fetch anonymous token: 403 Forbidden",
+    ],
+)
+def test_a_node_that_has_not_got_the_login_yet_pulls_once_more(said: str) -> None:
     of = pod(
         "a", containerStatuses=[{"state": {"waiting": {"reason": "ErrImagePull", "message": said}}}]
     )
