@@ -295,6 +295,12 @@ class Platform:
         form = "{{.Id}} {{.State.StartedAt}}"
         return docker("inspect", "--format", form, f"{self.name(number)}-{service}-1")
 
+    def address(self, number: int, service: str) -> str:
+        """Where a container of a service may be reached by its neighbours."""
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+        name = f"{self.name(number)}-{service}-1"
+        return docker("inspect", "--format", form, name).split()[0]
+
     def restart(self, number: int, service: str) -> None:
         docker("restart", "--time", "0", f"{self.name(number)}-{service}-1")
 
@@ -438,6 +444,10 @@ class InCluster(Platform):
         (pod,) = self.pods(number, f"ephemera.preview/service={service}")
         (main,) = pod["status"]["containerStatuses"]
         return f"{main['containerID']} {main['state']}"
+
+    def address(self, number: int, service: str) -> str:
+        (pod,) = self.pods(number, f"ephemera.preview/service={service}")
+        return str(pod["status"]["podIP"])
 
     def restart(self, number: int, service: str) -> None:
         self.kubectl(number, "delete", "pods", "-l", f"ephemera.preview/service={service}")

@@ -17,6 +17,9 @@ def test_foreign_things_and_neighbours_stay(anywhere: Platform) -> None:
     with_neighbour = anywhere.traces()
     commit = anywhere.repository.pull_request(1, "A change", files={"www/index.html": "one\n"})
     anywhere.up(1, commit).ok()
+    for number, answer in ((1, "+PONG"), (12, "")):
+        ask = f"echo PING | nc -w 2 {anywhere.address(number, 'cache')} 6379 || true"
+        assert anywhere.exec(1, "web", "sh", "-c", ask) == answer, "neighbours are not reached"
     with anywhere.imitated(1) as runs:
         with anywhere.taken(1) as (number, things):
             refused = anywhere.up(number, commit, preview_size="medium").refused()
