@@ -94,6 +94,7 @@ class ActionModule(PreviewAction):
             taken=seen["subnets"],
             fingerprint=_drift.fingerprint(preview, settings),
         )
+        preview["repositories"] = _repositories(preview)
         if scope == "down":
             _refuse_strangers(preview)
         # Besides that `down` removes what is its own and leaves the rest alone.
@@ -199,6 +200,20 @@ def _refuse_strangers(preview: dict[str, Any]) -> None:
             f"{preview['owner']}), and nothing of it was removed. Should it be this one? Its owner "
             "comes from preview_forge and preview_repository_id, else from preview_repository."
         )
+
+
+def _repositories(preview: dict[str, Any]) -> list[str]:
+    """Where images of a preview in a cluster were pushed to: as is recorded, and as those say that
+    run, should the record be lost."""
+    seen = preview["observed"]
+    own = f"{preview['settings']['preview_registry']}/{_names.IMAGES}/{preview['name']}/"
+    ran = {c["image"].partition("@")[0] for c in seen["containers"] if c["image"].startswith(own)}
+    return sorted({*seen["state"].get("repositories", []), *(_untagged(each) for each in ran)})
+
+
+def _untagged(image: str) -> str:
+    host, slash, path = image.rpartition("/")
+    return host + slash + path.partition(":")[0]
 
 
 def _free(preview: dict[str, Any], now: int) -> None:

@@ -210,6 +210,7 @@ def empty(name: str) -> Dict[str, Any]:
         "foreign": [],
         "folder": False,
         "route": "",
+        "applied": {},
         "state": {},
         "lease": "",
     }

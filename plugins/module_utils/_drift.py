@@ -31,16 +31,20 @@ _TRANSIENT = frozenset(
     """.split()
 )
 
+# In a cluster a policy of the preview's own does what on a Docker host the firewall of all does.
+_IN_CLUSTER = frozenset(["preview_egress_allow"])
+
 TOO_OLD = "the images are older than preview_image_max_age"
 
 
 def fingerprint(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """One value for all that decides what is deployed: commit, owner, grants, settings, key."""
+    transient = _TRANSIENT if preview["target"] == "docker" else _TRANSIENT - _IN_CLUSTER
     wanted = {
         "schema": preview["schema"],
         "commit": preview["commit"],
         "url": preview["url"],
-        "settings": {k: v for k, v in settings.items() if k not in _TRANSIENT},
+        "settings": {k: v for k, v in settings.items() if k not in transient},
     }
     text = json.dumps(wanted, sort_keys=True, default=str)
     return derive(settings["preview_secret_key"], preview, "fingerprint:" + text)
@@ -94,6 +98,10 @@ def drift(preview: Mapping[str, Any], now: int, max_age: int = 0) -> str:
         return "volume {0} is gone".format(lost[0])
     if seen["route"] != state.get("route"):
         return "the route is not the one that was written"
+    applied = seen["applied"]
+    others = {k for k, v in state.get("applied", {}).items() if applied.get(k) != v}
+    if others:
+        return "{0} is gone or was changed".format(min(others))
     gateway = preview["gateway"]
     if on_host and (gateway is None or gateway["state"] != "running"):
         return "the gateway does not run"
@@ -128,6 +136,7 @@ def deployed(preview: Mapping[str, Any], seen: Mapping[str, Any], now: int) -> D
         "web": preview["web"],
         "built": now if preview["rebuild"] else preview["observed"]["state"].get("built", now),
         "route": seen["route"],
+        "applied": seen["applied"],
         "volumes": sorted(v["name"] for v in seen["volumes"]),
         # Those of its containers go with them; these nobody else would remember.
         "anonymous": sorted(

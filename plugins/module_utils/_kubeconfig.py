@@ -24,7 +24,7 @@ try:
 except ImportError:  # they come with the library: told where that is missing
     urllib3 = yaml = None  # type: ignore[assignment]
 
-CONNECTIONS = 4
+CONNECTIONS = 8
 """So many calls may be under way at once."""
 
 # What comes of a file that is no kubeconfig.

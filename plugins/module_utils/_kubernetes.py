@@ -78,6 +78,17 @@ def place(thing: Mapping[str, Any]) -> str:
 
 # What a preview is told by.
 _LISTED = ("Namespace", "Pod", "PersistentVolumeClaim", "Ingress")
+MANAGER = "ephemera.preview"
+"""By this name the API server knows which fields of an object were applied by us."""
+APPLIED = (
+    "ResourceQuota", "LimitRange", "Secret", "ConfigMap", "Service", "Deployment", "StatefulSet",
+    "HorizontalPodAutoscaler", "NetworkPolicy", "Ingress", "Middleware", "IngressRoute",
+    "ExternalSecret",
+)  # fmt: skip
+"""The kinds that a preview is made of besides its namespace, what runs once, and its data."""
+_ANY = "application/json, */*"
+# All that tells whether an object was changed, and nothing of what Secrets hold.
+_METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 
 
 class ClusterError(Exception):
@@ -131,19 +142,20 @@ class Cluster:
         query: Sequence[Tuple[str, str]] = (),
         kind: str = "application/json",
         seconds: float = 30,
+        accept: str = _ANY,
     ) -> Answer:
         """One call of the API.
 
         :raises ClusterError: anything but success, by the server's own message.
         """
-        said = self._call(method, path, body, query, kind, seconds)
+        said = self._call(method, path, body, query, kind, seconds, accept)
         date = said.headers.get("Date")
         now = int(parsedate_to_datetime(date).timestamp()) if date else 0
         return Answer(json.loads(said.data or b"{}"), now)
 
     def ask_text(self, path: str, query: Sequence[Tuple[str, str]] = ()) -> str:
         """What the API answers with plain text; see ``ask``."""
-        said = self._call("GET", path, None, query, "application/json", 30)
+        said = self._call("GET", path, None, query, "application/json", 30, _ANY)
         return str(said.data.decode("utf-8", "replace"))
 
     def _call(
@@ -154,8 +166,9 @@ class Cluster:
         query: Sequence[Tuple[str, str]],
         kind: str,
         seconds: float,
+        accept: str,
     ) -> Any:
-        headers = {"Accept": "application/json, */*", "Content-Type": kind, **self._access.login()}
+        headers = {"Accept": accept, "Content-Type": kind, **self._access.login()}
         try:
             said = self._access.pool.request(
                 method,
@@ -215,9 +228,21 @@ def observe(cluster: Cluster, name: str = "") -> Dict[str, Any]:
         query = [("fieldSelector", "metadata.name=" + name)] if by_name else ours
         return cluster.ask("GET", folder(kind, name), query=query)
 
-    with ThreadPoolExecutor(len(_LISTED)) as pool:
+    def made(kind: str) -> List[Mapping[str, Any]]:
+        try:
+            answer = cluster.ask("GET", folder(kind, name), query=ours, accept=_METADATA)
+        except ClusterError as refused:
+            if refused.status == 404:  # a kind that this cluster does not know
+                return []
+            raise
+        return answer.body["items"] or []  # it writes null for none
+
+    kinds = [kind for kind in APPLIED if name and kind not in _LISTED]
+    with ThreadPoolExecutor(_kubeconfig.CONNECTIONS) as pool:
+        others = pool.map(made, kinds)
         answers = dict(zip(_LISTED, pool.map(listed, _LISTED)))
-    items = {kind: list(answer.body["items"]) for kind, answer in answers.items()}
+        items = {kind: list(answer.body["items"]) for kind, answer in answers.items()}
+        items.update(zip(kinds, others))
     return parse(items, answers["Namespace"].now, name)
 
 
@@ -225,7 +250,8 @@ def parse(items: Mapping[str, Sequence[Mapping[str, Any]]], now: int, name: str)
     """The observer's shape out of lists of objects by kind.
 
     :returns: ``{"previews": {name: as ``_docker.empty``}, "now": seconds}``. ``folder`` is whether
-        the namespace is there, ``ending`` whether it is being deleted.
+        the namespace is there, ``ending`` whether it is being deleted; ``applied`` has for each
+        object that we applied, as ``Kind/name``, what changes when somebody else changes it.
     """
     previews = {name: dict(_docker.empty(name), ending=False)} if name else {}
     for namespace in items["Namespace"]:
@@ -258,9 +284,29 @@ def parse(items: Mapping[str, Sequence[Mapping[str, Any]]], now: int, name: str)
         )
     for key, specs in routes.items():
         if key in previews and previews[key]["folder"]:
-            text = json.dumps(sorted(specs, key=lambda pair: str(pair[0])), sort_keys=True)
-            previews[key]["route"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
+            previews[key]["route"] = _digest(sorted(specs, key=lambda pair: str(pair[0])))
+    if name and previews[name]["folder"]:
+        previews[name]["applied"] = {
+            "{0}/{1}".format(kind, thing["metadata"]["name"]): fields
+            for kind in ("Namespace", *APPLIED)
+            for thing in items.get(kind, ())
+            for fields in _applied(thing)
+        }
     return {"previews": previews, "now": now}
+
+
+def _applied(thing: Mapping[str, Any]) -> List[str]:
+    """In short which fields of an object are as we applied them; nothing where none is. Who gives
+    one of them another value takes it from us, by the books of the API server."""
+    return [
+        _digest(entry.get("fieldsV1"))[:12]
+        for entry in thing["metadata"].get("managedFields") or []
+        if (entry["manager"], entry["operation"]) == (MANAGER, "Apply")
+    ]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def is_replaced(pod: Mapping[str, Any]) -> bool:

@@ -20,7 +20,9 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._http import Answer
 from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes import (
+    APPLIED,
     APPLY,
+    MANAGER,
     MERGE,
     Cluster,
     ClusterError,
@@ -31,7 +33,6 @@ from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes impor
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._names import HOOK, PREFIX, SERVICE
 
-MANAGER = "ephemera.preview"
 AT_ONCE = 8
 ANEW = 1.0  # seconds after which a pod's sockets are read anew
 LOG = 60  # lines that are looked at of what failed
@@ -40,11 +41,7 @@ _WELL = Answer(_diagnose.READY, "")
 Object = Dict[str, Any]
 
 # What is removed where it is no longer wanted. A claim is not: it holds data.
-_PRUNED = (
-    "ResourceQuota", "LimitRange", "Secret", "ConfigMap", "Service", "Deployment", "StatefulSet",
-    "Job", "HorizontalPodAutoscaler", "NetworkPolicy", "Ingress", "Middleware",
-    "IngressRoute", "ExternalSecret",
-)  # fmt: skip
+_PRUNED = (*APPLIED, "Job")
 WORKLOADS = ("Deployment", "StatefulSet", "Job", "HorizontalPodAutoscaler")
 """All that makes pods of a preview run."""
 

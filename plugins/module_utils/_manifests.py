@@ -751,7 +751,8 @@ class _Renderer:
                 target = where if where.startswith("/") else folder + where
                 mode = {"defaultMode": int(given["mode"], 8)} if given.get("mode") else {}
                 key = "file"
-                if kind == "secrets":
+                # What is no file of the checkout was interpolated, and may hold what is secret.
+                if kind == "secrets" or "file" not in one:
                     held = self.reference(one.get("content")) or {
                         "name": self.keep_secret(planned["name"], {"file": content}),
                         "key": key,

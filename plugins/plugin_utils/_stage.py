@@ -136,8 +136,10 @@ def begin(action: PreviewAction, preview: Mapping[str, Any], name: str, kind: st
         state["repositories"] = sorted({*state.get("repositories", []), *pushed})
     state["anonymous"] = _docker.anonymous(dict(preview["observed"], state=state))
     superseded = ""
-    # A plan changes nothing, and a cluster is slow to ask.
-    if not action.check_mode and not (in_cluster and name == "plan"):
+    # A plan changes nothing, and a cluster is slow to ask. A namespace of somebody else's has no
+    # lease of ours.
+    unneeded = in_cluster and (name == "plan" or preview["observed"]["foreign"])
+    if not (action.check_mode or unneeded):
         try:
             # With what a teardown has removed, a cluster has lost the lease.
             first = not stages or (in_cluster and stages[-1]["name"] == "teardown")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import http.client
 import json
@@ -12,13 +13,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pytest
 from clusters import Account, Cluster, a_cluster, an_account
@@ -43,6 +45,25 @@ def command_lines() -> list[str]:
     """The command line of every process of this machine."""
     argv = [needed("ps", "procps"), "-eo", "args"]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@contextmanager
+def watched() -> Iterator[set[str]]:
+    """The command lines of all that runs on this machine meanwhile, as far as it is seen."""
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.1):
+            seen.update(command_lines())
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
 
 
 @dataclass(frozen=True)
@@ -114,6 +135,7 @@ def wait(until: Callable[[], object], seconds: float = 60) -> None:
 class Platform:
     """A platform engineer's side: an inventory with one app, and playbooks to run."""
 
+    target: ClassVar[str] = "docker"
     folder: Path
     state: Path
     port: int
@@ -294,6 +316,81 @@ class Platform:
         finally:
             gateway.play("gateway").ok()
 
+    def running(self, number: int, service: str) -> str:
+        """Which container it is that runs a service, and since when."""
+        form = "{{.Id}} {{.State.StartedAt}}"
+        return docker("inspect", "--format", form, f"{self.name(number)}-{service}-1")
+
+    def address(self, number: int, service: str) -> str:
+        """Where a container of a service may be reached by its neighbours."""
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+        name = f"{self.name(number)}-{service}-1"
+        return docker("inspect", "--format", form, name).split()[0]
+
+    def restart(self, number: int, service: str) -> None:
+        docker("restart", "--time", "0", f"{self.name(number)}-{service}-1")
+
+    def end(self, number: int) -> None:
+        """Remove by hand what runs of a preview."""
+        for service in ("web", "cache"):
+            docker("rm", "--force", f"{self.name(number)}-{service}-1")
+
+    def forget(self, number: int) -> None:
+        """Lose what is recorded of a preview."""
+        shutil.rmtree(self.state / "previews" / self.name(number))
+
+    def is_led_to(self, number: int) -> bool:
+        """Whether anything leads to a preview, and nobody has begun to remove it."""
+        return (self.state / "gateway" / "routes" / f"{self.name(number)}.yaml").exists()
+
+    def removed(self, number: int) -> str:
+        """A line of what is said to go with a preview of the tiny app."""
+        return f"container {self.name(number)}-web-1"
+
+    def shown(self, number: int) -> str:
+        """What whoever may look at a preview sees of it without asking for its secrets."""
+        listed = docker("ps", "--quiet", "--filter", f"name=^{self.name(number)}-").split()
+        return docker("inspect", "--format", "{{json .Config.Labels}}{{json .Args}}", *listed)
+
+    @contextmanager
+    def imitated(self, number: int) -> Iterator[Callable[[], object]]:
+        """While something runs elsewhere that bears the labels of a preview. Whether it does."""
+        name = f"{self.app}-imitation"
+        web = f"{self.name(number)}-web-1"
+        labels = json.loads(docker("inspect", "--format", "{{json .Config.Labels}}", web))
+        text = "FROM busybox:1.37\n" + "".join(
+            f"LABEL {json.dumps(key)}={json.dumps(value)}\n" for key, value in labels.items()
+        )
+        build = ["docker", "build", "--quiet", "--tag", name, "-"]
+        subprocess.run(build, input=text.encode(), check=True, capture_output=True)
+        try:
+            docker("run", "--detach", "--name", name, name, "sleep", "600")
+            yield lambda: docker("inspect", "--format", "{{.State.Status}}", name) == "running"
+        finally:
+            docker("rm", "--force", name, check=False)
+            docker("image", "rm", "--force", name, check=False)
+
+    @contextmanager
+    def taken(self, number: int) -> Iterator[tuple[int, list[str]]]:
+        """While things of somebody else's have names of a preview, and the number of that one: on a
+        host, beside the preview that is there."""
+        name = self.name(number)
+        things = [f"container {name}-web-2", f"network {name}_x", f"volume {name}_x"]
+        rest = {"container": ["rm", "--force", "--volumes"], "network": ["rm"], "volume": ["rm"]}
+        try:
+            docker("run", "--detach", "--name", f"{name}-web-2", "busybox:1.37", "sleep", "600")
+            docker("network", "create", f"{name}_x")
+            docker("volume", "create", f"{name}_x")
+            yield number, things
+        finally:
+            for kind, thing in (each.split() for each in things):
+                docker(kind, *rest[kind], thing, check=False)
+
+    def is_there(self, thing: str) -> bool:
+        """Whether there is a thing, named by its kind and name."""
+        kind, name = thing.split()
+        return bool(docker(kind, "inspect", name, check=False).strip("[]\n"))
+
     def lend(self, number: int, line: str) -> None:
         """Have another run hold a preview; "" for none."""
         lease = self.state / "leases" / self.name(number)
@@ -307,6 +404,7 @@ class Platform:
 class InCluster(Platform):
     """A platform whose previews live in a cluster."""
 
+    target = "kubernetes"
     cluster: Cluster
 
     @classmethod
@@ -382,6 +480,77 @@ class InCluster(Platform):
             "preview_domain": facts["domain"],
             "preview_ca_file": facts["ca"],
         }
+
+    def running(self, number: int, service: str) -> str:
+        (pod,) = self.pods(number, f"ephemera.preview/service={service}")
+        (main,) = pod["status"]["containerStatuses"]
+        return f"{main['containerID']} {main['state']}"
+
+    def address(self, number: int, service: str) -> str:
+        (pod,) = self.pods(number, f"ephemera.preview/service={service}")
+        return str(pod["status"]["podIP"])
+
+    def restart(self, number: int, service: str) -> None:
+        self.kubectl(number, "delete", "pods", "-l", f"ephemera.preview/service={service}")
+        wait(lambda: any(each.startswith(service + " ") for each in self.images(number)))
+
+    def end(self, number: int) -> None:
+        self.kubectl(number, "delete", "deployments,statefulsets", "--all")
+
+    def forget(self, number: int) -> None:
+        space = self.name(number)
+        self.cluster.kubectl("annotate", "namespace", space, "ephemera.preview/state-")
+
+    def is_led_to(self, number: int) -> bool:
+        space = self.namespace(number)
+        return bool(space) and "deletionTimestamp" not in space["metadata"]
+
+    def removed(self, number: int) -> str:
+        return f"namespace {self.name(number)}"
+
+    # All that may stand in a preview's namespace but Secrets.
+    KINDS: ClassVar[str] = (
+        "resourcequotas,limitranges,configmaps,services,deployments,statefulsets,replicasets,"
+        "controllerrevisions,pods,jobs,horizontalpodautoscalers,networkpolicies,ingresses,"
+        "persistentvolumeclaims,middlewares.traefik.io,ingressroutes.traefik.io"
+    )
+
+    def shown(self, number: int) -> str:
+        listed = self.kubectl(number, "get", f"{self.KINDS},events", "-o", "json")
+        held = "".join(
+            base64.b64decode(value).decode()
+            for each in json.loads(listed)["items"]
+            for value in each.get("binaryData", {}).values()
+        )
+        secrets = self.kubectl(number, "get", "secrets", "-o", "jsonpath={.items[*].metadata}")
+        return listed + held + secrets + json.dumps(self.namespace(number))
+
+    @contextmanager
+    def imitated(self, number: int) -> Iterator[Callable[[], object]]:
+        (web,) = self.pods(number, "ephemera.preview/service=web")
+        labels = web["metadata"]["labels"]
+        main = {"name": "main", "image": "busybox:1.37", "command": ["sleep", "600"]}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-0", "labels": labels}}
+        spec = {"containers": [main], "terminationGracePeriodSeconds": 0}
+        look = ["get", "pod", "web-0", "-o", "jsonpath={.status.phase}"]
+        with self.cluster.namespace(**self.namespace(number)["metadata"]["labels"]) as elsewhere:
+            self.cluster.apply(elsewhere, pod | {"spec": spec})
+            runs = lambda: self.cluster.kubectl("-n", elsewhere, *look) == "Running"  # noqa: E731
+            wait(runs)
+            yield runs
+
+    @contextmanager
+    def taken(self, number: int) -> Iterator[tuple[int, list[str]]]:
+        """In a cluster all of a namespace is of who it is of, so it is the next preview's."""
+        name = self.name(number + 1)
+        self.cluster.kubectl("create", "namespace", name)
+        try:
+            yield number + 1, [f"namespace {name}"]
+        finally:
+            self.cluster.kubectl("delete", "namespace", name)
+
+    def is_there(self, thing: str) -> bool:
+        return bool(self.cluster.kubectl("get", *thing.split(), "--ignore-not-found"))
 
     def lend(self, number: int, line: str) -> None:
         if not self.namespace(number):

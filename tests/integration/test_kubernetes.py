@@ -20,6 +20,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _docker,
     _kubeconfig,
     _kubernetes,
+    _kubernetes_apply,
     _kubernetes_lease,
     _kubernetes_teardown,
     _lease,
@@ -174,6 +175,111 @@ def test_what_holds_a_preview_that_goes_is_named(
     free = '[{"op": "remove", "path": "/metadata/finalizers"}]'
     cluster.kubectl("patch", "configmap", "held", "-n", name, "--type=json", "-p", free)
     assert _kubernetes_teardown.teardown(api, name, "mine", 30).left == []
+
+
+WEB = {PREFIX + "service": "web"}
+POD = {"spec": {"containers": [{"name": "main", "image": "busybox:1.37"}]}}
+PODS = {
+    "replicas": 0,
+    "selector": {"matchLabels": WEB},
+    "template": POD | {"metadata": {"labels": WEB}},
+}
+NOWHERE = {"podSelector": {"matchLabels": {"of": "nobody"}}}
+BACKEND = {"service": {"name": "web", "port": {"number": 80}}}
+PATH = {"path": "/", "pathType": "Prefix", "backend": BACKEND}
+RULE = {"host": "web.test", "http": {"paths": [PATH]}}
+# Of each kind an object as it is applied, and what somebody else makes of it.
+CHANGED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "ResourceQuota": ("v1", {"spec": {"hard": {"pods": "1"}}}, {"spec": {"hard": {"pods": "2"}}}),
+    "LimitRange": (
+        "v1",
+        {"spec": {"limits": [{"type": "Container", "default": {"cpu": "1"}}]}},
+        {"spec": {"limits": []}},
+    ),
+    "Secret": ("v1", {"data": {"KEY": "b25l"}}, {"data": {"KEY": "dHdv"}}),
+    "ConfigMap": ("v1", {"data": {"key": "one"}}, {"data": {"key": "two"}}),
+    "Service": (
+        "v1",
+        {"spec": {"selector": WEB, "clusterIP": "None"}},
+        {"spec": {"selector": {"app": "theirs"}}},
+    ),
+    "Deployment": ("apps/v1", {"spec": PODS}, {"spec": {"replicas": 1}}),
+    "StatefulSet": (
+        "apps/v1",
+        {"spec": PODS | {"serviceName": "web"}},
+        {"metadata": {"labels": {PREFIX + "owner": "theirs"}}},
+    ),
+    "HorizontalPodAutoscaler": (
+        "autoscaling/v2",
+        {
+            "spec": {
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+                "maxReplicas": 2,
+            }
+        },
+        {"spec": {"maxReplicas": 9}},
+    ),
+    "NetworkPolicy": (
+        "networking.k8s.io/v1",
+        {"spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [NOWHERE]}]}},
+        {"spec": {"egress": [{}]}},
+    ),
+    "Ingress": (
+        "networking.k8s.io/v1",
+        {
+            "metadata": {"annotations": {"example.com/password": "asked"}},
+            "spec": {"rules": [RULE]},
+        },
+        {"metadata": {"annotations": {"example.com/password": None}}},
+    ),
+    "Middleware": (
+        "traefik.io/v1alpha1",
+        {"spec": {"basicAuth": {"secret": "auth"}}},
+        {"spec": {"basicAuth": {"secret": "theirs"}}},
+    ),
+    "IngressRoute": (
+        "traefik.io/v1alpha1",
+        {"spec": {"routes": [{"kind": "Rule", "match": "Host(`a.test`)"}]}},
+        {"spec": {"routes": [{"kind": "Rule", "match": "Host(`b.test`)"}]}},
+    ),
+}
+
+
+def test_what_somebody_else_changes_of_what_was_applied_is_seen(
+    api: _kubernetes.Cluster, cluster: Cluster, name: str
+) -> None:
+    _kubernetes_lease.hold(api, writer(name, "a"), "take", 600)
+    metadata = {"name": "web", "namespace": name, "labels": dict(writer(name, "a").labels)}
+    level = {"pod-security.kubernetes.io/enforce": "baseline"}
+    space = {"name": name, "labels": metadata["labels"] | level}
+    objects = [
+        {"apiVersion": version, "kind": kind}
+        | wanted
+        | {"metadata": metadata | wanted.get("metadata", {})}
+        for kind, (version, wanted, _theirs) in CHANGED.items()
+    ]
+    objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": space})
+    assert _kubernetes_apply.apply(api, objects)
+    applied = seen(api, name)["applied"]
+    names = {f"{each['kind']}/{each['metadata']['name']}" for each in objects}
+    assert set(applied) == names
+    # Our own lease is not in the way, nor is what controllers and others add.
+    _kubernetes_lease.hold(api, writer(name, "a"), "keep", 600, '{"status": "ready"}')
+    cluster.kubectl("annotate", "ingress,service,deployment", "web", "-n", name, "theirs=added")
+    assert not _kubernetes_apply.apply(api, objects) and seen(api, name)["applied"] == applied
+
+    for kind, (_version, _wanted, theirs) in CHANGED.items():
+        patch = ["--type=merge", "-p", json.dumps(theirs)]
+        cluster.kubectl("patch", kind, "web", "-n", name, *patch)
+    cluster.kubectl("label", "namespace", name, *(f"{each}-" for each in level))
+    now = seen(api, name)["applied"]
+    assert {each for each in names if now.get(each) == applied[each]} == set()
+    assert _kubernetes_apply.apply(api, objects) and seen(api, name)["applied"] == applied
+
+    cluster.kubectl("delete", ",".join(CHANGED), "web", "-n", name)
+    assert set(seen(api, name)["applied"]) == {f"Namespace/{name}"}
+    _kubernetes_apply.apply(api, objects)
+    assert seen(api, name)["applied"] == applied
 
 
 SICK: dict[str, tuple[dict[str, Any], str, str]] = {

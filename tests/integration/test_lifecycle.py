@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from conftest import TINY, Platform, command_lines, docker, wait
@@ -111,7 +112,8 @@ def test_after_a_kill_at_any_stage_a_down_leaves_nothing(anywhere: Platform, gro
     assert platform.traces() == before, "something came back"
 
 
-def test_after_a_killed_down_the_next_down_or_up_ends_the_work(platform: Platform) -> None:
+def test_after_a_killed_down_the_next_down_or_up_ends_the_work(anywhere: Platform) -> None:
+    platform = anywhere
     before = platform.traces()
     # The first one would go on for long after its run was killed.
     farewell = "[ -e /data/told ] || { touch /data/told; sleep 60; }"
@@ -119,7 +121,6 @@ def test_after_a_killed_down_the_next_down_or_up_ends_the_work(platform: Platfor
     commit = platform.repository.pull_request(
         1, "Says goodbye", files={"compose.yaml": COMPOSE.replace("      migrate:", hook)}
     )
-    route = platform.state / "gateway" / "routes" / f"{platform.name(1)}.yaml"
 
     def killed(until: Callable[[], object], *, group: bool) -> None:
         running = platform.begin("down", preview_number=1)
@@ -131,10 +132,11 @@ def test_after_a_killed_down_the_next_down_or_up_ends_the_work(platform: Platfor
     # All serves as it did, and yet it was about to go.
     assert platform.up(1, commit).ok().result["outcome"] == "ready"
     assert not platform.runs_one_off(1, "before-down")()
-    killed(lambda: not route.exists(), group=False)
+    killed(lambda: not platform.is_led_to(1), group=False)
     assert platform.up(1, commit).ok().result["outcome"] == "ready"
     assert platform.get(1) == (200, "hello from main\n")
-    killed(lambda: platform.runs_one_off(1, "before-down")() or not route.exists(), group=True)
+    farewell_again = platform.runs_one_off(1, "before-down")
+    killed(lambda: farewell_again() or not platform.is_led_to(1), group=True)
     platform.down(1).ok()
     assert platform.traces() == before
 
@@ -203,9 +205,17 @@ def test_a_lease_of_a_run_elsewhere_holds_until_it_expires(anywhere: Platform) -
 # -- failed --------------------------------------------------------------------------------------
 
 
+# Who a name is, an engine asks the image, and a cluster nobody.
+NAMELESS = {
+    "docker": ("database", "cache cannot be started: the user nobody-knows is not in its image"),
+    "kubernetes": ("plan", "services.cache.user: 'nobody-knows' is a name"),
+}
+
+
 def test_until_deploy_a_failure_leaves_the_previous_version_serving(
-    platform: Platform, tmp_path: Path
+    anywhere: Platform, tmp_path: Path
 ) -> None:
+    platform = anywhere
     bound = COMPOSE.replace('"cache:/data"]', '"cache:/data", "./conf:/conf:ro"]')
 
     def change(text: str, **files: str) -> str:
@@ -213,18 +223,17 @@ def test_until_deploy_a_failure_leaves_the_previous_version_serving(
         return platform.repository.pull_request(1, text, files=files)
 
     platform.up(1, change("good")).ok()
-    serving = docker("ps", "--quiet", "--filter", f"name={platform.name(1)}-web")
+    serving = platform.running(1, "web")
 
     # The data service is another, too, and must wait for what is not to come.
-    cache = f"{platform.name(1)}-cache-1"
-    data = docker("inspect", "--format", "{{.Id}} {{.State.StartedAt}}", cache)
+    data = platform.running(1, "cache")
     broken = change(
         "no build",
         Dockerfile=f"{TINY['Dockerfile']}RUN echo no such tool; exit 7\n",
         **{"compose.yaml": bound.replace("redis:8\n", "redis:8\n    environment: {A: b}\n")},
     )
     up = platform.up(1, broken).refused()
-    assert docker("inspect", "--format", "{{.Id}} {{.State.StartedAt}}", cache) == data
+    assert platform.running(1, "cache") == data
     assert (up.result["failure"]["stage"], up.result["outcome"]) == ("build", "failed")
     assert "no such tool" in "\n".join(up.result["failure"]["log"])
     assert platform.get(1) == (200, "good")
@@ -242,15 +251,16 @@ def test_until_deploy_a_failure_leaves_the_previous_version_serving(
     up = platform.up(1, broken).refused()
     assert "conf is a symbolic link" in up.sentence
     platform.repository.git("update-ref", "refs/pull/1/head", head)
-    docker("restart", "--time", "0", cache)
+    platform.restart(1, "cache")
     assert platform.exec(1, "cache", "ls", "/conf") == "text"
     assert platform.get(1) == (200, "good")
 
     text = bound.replace("image: redis:8\n", "image: redis:8\n    user: nobody-knows\n")
     broken = change("no cache", Dockerfile=str(TINY["Dockerfile"]), **{"compose.yaml": text})
     up = platform.up(1, broken).refused()
-    assert up.result["failure"]["stage"] == "database"
-    assert "cache cannot be started: the user nobody-knows is not in its image" in up.sentence
+    stage, told = NAMELESS[platform.target]
+    assert up.result["failure"]["stage"] == stage
+    assert told in up.sentence
     assert platform.get(1) == (200, "good")
 
     broken = change("no migration", **{"compose.yaml": tiny("echo cannot migrate; exit 3")})
@@ -258,7 +268,7 @@ def test_until_deploy_a_failure_leaves_the_previous_version_serving(
     assert up.result["failure"]["stage"] == "migrate"
     assert "cannot migrate" in "\n".join(up.result["failure"]["log"])
     assert platform.get(1) == (200, "good")
-    assert docker("ps", "--quiet", "--filter", f"name={platform.name(1)}-web") == serving
+    assert platform.running(1, "web") == serving
 
     platform.up(1, change("mended")).ok()
     assert platform.get(1) == (200, "mended")
@@ -282,21 +292,17 @@ def test_new_data_services_start_while_images_are_built(platform: Platform) -> N
 # -- changed behind our back ---------------------------------------------------------------------
 
 
-def test_what_was_changed_behind_our_back_is_noticed_and_repaired(
-    platform: Platform, gateway: Platform
-) -> None:
-    """The no-change path must not report "unchanged" over any of these."""
-    asks = '      OWN: "${PREVIEW_SECRET:-none}"\n      GRANTED: "${GRANTED:-none}"\n'
-    files = {"compose.yaml": COMPOSE.replace("    environment:\n", f"    environment:\n{asks}")}
-    platform.settings["preview_secret_key"] = "a-key-of-the-platform-with-many-characters"
-    commit = platform.repository.pull_request(1, "A change", files=files)
-    platform.up(1, commit).ok()
+class Drifts(NamedTuple):
+    """What is done behind our back before each next run, and what looks the same after each."""
+
+    turns: list[list[Callable[[], object]]]
+    looks: Callable[[], object]
+
+
+def on_a_host(platform: Platform, commit: str) -> Drifts:
     name, edge = platform.name(1), f"{platform.name(1)}_edge"
-    image = f"ephemera-preview/{name}/web:{commit[:12]}"
-    web, door = f"{name}-web-1", "ephemera-preview-gateway"
+    image, web = f"ephemera-preview/{name}/web:{commit[:12]}", f"{name}-web-1"
     route = platform.state / "gateway" / "routes" / f"{name}.yaml"
-    secret = platform.exec(1, "web", "sh", "-c", "echo $OWN")
-    built = docker("image", "inspect", "--format", "{{.Id}}", image)
 
     def moved_tag() -> None:
         other = f"FROM {image}\nRUN echo other > /www/index.html\n"
@@ -311,26 +317,92 @@ def test_what_was_changed_behind_our_back_is_noticed_and_repaired(
         docker("rm", "--force", "--volumes", f"{name}-cache-1")
         docker("volume", "rm", "--force", f"{name}_cache")
 
-    def other_settings() -> None:
-        platform.settings["preview_secret_key"] = "another key of the platform " * 2
-        platform.settings["preview_environment"] = {"GRANTED": "yes"}
-
-    # That each is seen by itself is a unit test's matter, that each is repaired is this one's.
-    drifts: list[list[Callable[[], object]]] = [
+    turns: list[list[Callable[[], object]]] = [
         [moved_tag],
         [lambda: docker("image", "rm", "--force", image), route.unlink],
         [lambda: docker("network", "disconnect", edge, web)],
         [lambda: docker("rm", "--force", web)],
-        [lambda: docker("network", "disconnect", edge, door), other_settings],
+        [lambda: docker("network", "disconnect", edge, "ephemera-preview-gateway")],
         [no_volume],
     ]
-    for turn, drift in enumerate(drifts):
+    return Drifts(turns, lambda: docker("image", "inspect", "--format", "{{.Id}}", image))
+
+
+def in_a_cluster(platform: Any, commit: str) -> Drifts:
+    ours = f"ephemera.preview/name={platform.name(1)}"
+    made = "resourcequotas,limitranges,secrets,services,networkpolicies,ingresses"
+    made += ",middlewares.traefik.io"
+
+    def patched(thing: str, **fields: Any) -> Callable[[], object]:
+        patch = ["--type=merge", "-p", json.dumps(fields)]
+        return lambda: platform.kubectl(1, "patch", *thing.split("/"), *patch)
+
+    asks = "traefik.ingress.kubernetes.io/router.middlewares"
+    level = "pod-security.kubernetes.io/enforce-"
+    turns: list[list[Callable[[], object]]] = [
+        [lambda: platform.kubectl(1, "scale", "statefulset", "cache", "--replicas=0")],
+        [
+            # None of these is seen by what runs.
+            patched("networkpolicy/default", spec={"egress": [{}]}),
+            patched("resourcequota/preview", spec={"hard": {"services.nodeports": "9"}}),
+            patched("service/web", spec={"selector": {"app": "theirs"}}),
+            patched("ingress/web", metadata={"annotations": {asks: None}}),
+            patched("secret/registries", data={".dockerconfigjson": "e30="}),
+            lambda: platform.cluster.kubectl("label", "namespace", platform.name(1), level),
+        ],
+        [
+            lambda: platform.kubectl(1, "delete", made, "-l", ours),
+            lambda: platform.kubectl(1, "set", "image", "statefulset/web", "main=busybox:1.37"),
+        ],
+        [
+            lambda: platform.kubectl(1, "delete", "statefulsets", "--all"),
+            lambda: platform.kubectl(1, "delete", "persistentvolumeclaims", "cache"),
+        ],
+    ]
+    return Drifts(turns, lambda: wanted_in_cluster(platform, made))
+
+
+def wanted_in_cluster(platform: Any, made: str) -> object:
+    """What is asked of the cluster for a preview, but what the cluster has added."""
+    text = platform.kubectl(1, "get", made + ",statefulsets", "-o", "json")
+    labels = platform.namespace(1)["metadata"]["labels"]
+
+    def asked(thing: dict[str, Any]) -> dict[str, Any]:
+        spec = thing.get("spec", {})
+        own = {key: value for key, value in spec.items() if not key.startswith("clusterIP")}
+        metadata = {key: thing["metadata"].get(key) for key in ("labels", "annotations")}
+        return {"spec": own, "data": thing.get("data"), "metadata": metadata}
+
+    return labels, {
+        f"{thing['kind']}/{thing['metadata']['name']}": asked(thing)
+        for thing in json.loads(text)["items"]
+    }
+
+
+def test_what_was_changed_behind_our_back_is_noticed_and_repaired(anywhere: Platform) -> None:
+    """The no-change path must not report "unchanged" over any of these."""
+    platform = anywhere
+    asks = '      OWN: "${PREVIEW_SECRET:-none}"\n      GRANTED: "${GRANTED:-none}"\n'
+    files = {"compose.yaml": COMPOSE.replace("    environment:\n", f"    environment:\n{asks}")}
+    platform.settings["preview_secret_key"] = "a-key-of-the-platform-with-many-characters"
+    commit = platform.repository.pull_request(1, "A change", files=files)
+    platform.up(1, commit).ok()
+    secret = platform.exec(1, "web", "sh", "-c", "echo $OWN")
+    # That each is seen by itself is a unit test's matter, that each is repaired is this one's.
+    drifts = {"docker": on_a_host, "kubernetes": in_a_cluster}[platform.target](platform, commit)
+    wanted, running = drifts.looks(), sorted(platform.images(1))
+    for turn, drift in enumerate(drifts.turns):
         for each in drift:
             each()
         up = platform.up(1, commit).ok()
         assert up.result["outcome"] == "ready", turn
         assert platform.get(1) == (200, "hello from main\n"), turn
-        assert docker("image", "inspect", "--format", "{{.Id}}", image) == built, turn
+        assert drifts.looks() == wanted, turn
+        assert sorted(platform.images(1)) == running, turn
+
+    platform.settings["preview_secret_key"] = "another key of the platform " * 2
+    platform.settings["preview_environment"] = {"GRANTED": "yes"}
+    assert platform.up(1, commit).ok().result["outcome"] == "ready"
     again = platform.up(1, commit).ok()
     assert (again.result["outcome"], again.changed) == ("unchanged", 0)
     # The data is that of a new volume, so it was seeded again.
@@ -338,8 +410,12 @@ def test_what_was_changed_behind_our_back_is_noticed_and_repaired(
     assert platform.exec(1, "web", "sh", "-c", "echo $GRANTED") == "yes"
     assert platform.exec(1, "web", "sh", "-c", "echo $OWN") not in (secret, "none")
 
-    # Without a gateway nothing begins; the one that is set up again leads to what is there.
-    docker("rm", "--force", door)
+
+def test_without_a_gateway_nothing_begins(platform: Platform, gateway: Platform) -> None:
+    """The one that is set up again leads to what is there."""
+    commit = platform.repository.pull_request(1, "A change", files={})
+    platform.up(1, commit).ok()
+    docker("rm", "--force", "ephemera-preview-gateway")
     try:
         there = platform.traces()
         assert "There is no gateway" in platform.up(2, commit).refused().sentence
@@ -352,7 +428,8 @@ def test_what_was_changed_behind_our_back_is_noticed_and_repaired(
 # -- nothing changes -----------------------------------------------------------------------------
 
 
-def test_check_mode_tells_and_touches_nothing(platform: Platform) -> None:
+def test_check_mode_tells_and_touches_nothing(anywhere: Platform) -> None:
+    platform = anywhere
     secret = "s3cr3t-of-the-shop"
     platform.settings |= {"preview_secrets": {"API_KEY": secret}, "preview_secret_key": "k" * 32}
     files = {"compose.yaml": COMPOSE.replace("    ports:", "    env_file: [.env]\n    ports:")}
@@ -375,7 +452,7 @@ def test_check_mode_tells_and_touches_nothing(platform: Platform) -> None:
 
     platform.up(1, first).ok()
     assert platform.exec(1, "web", "sh", "-c", "echo $KEY") == secret
-    there = platform.traces()
+    there, state, runs = platform.traces(), platform.recorded(1), platform.running(1, "web")
     check = platform.up(1, second, "--check", "--diff").ok()
     assert f"It is not as wanted yet: commit {first[:12]} is deployed." in check.out
     assert f"-commit: {first}" in check.out
@@ -385,7 +462,8 @@ def test_check_mode_tells_and_touches_nothing(platform: Platform) -> None:
 
     check = platform.down(1, "--check", "--diff").ok()
     assert f"{platform.name(1)} would be removed." in check.out
-    assert f"-container {platform.name(1)}-web-1" in check.out
+    assert f"-{platform.removed(1)}" in check.out
     assert platform.traces() == there
+    assert (platform.recorded(1), platform.running(1, "web")) == (state, runs)
     assert platform.up(1, first, "--check", "--diff").ok().changed == 0
     assert list((platform.folder / "tmp").iterdir()) == []

@@ -3,70 +3,40 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from conftest import TINY, Platform, docker
 
 COMPOSE = str(TINY["compose.yaml"])
-KINDS = {"container": ["rm", "--force", "--volumes"], "network": ["rm"], "volume": ["rm"]}
 
 
-@contextmanager
-def made_by_hand(*things: tuple[str, str]) -> Iterator[None]:
-    """Containers, networks and volumes of somebody else's, removed in the end."""
-    try:
-        for kind, name in things:
-            if kind == "container":
-                docker("run", "--detach", "--name", name, "busybox:1.37", "sleep", "600")
-            else:
-                docker(kind, "create", name)
-        yield
-    finally:
-        for kind, name in things:
-            docker(kind, *KINDS[kind], name, check=False)
-
-
-def test_foreign_things_and_neighbours_stay(platform: Platform) -> None:
-    """Things named like ours, an image that imitates our labels, and pr-12 beside pr-1."""
-    before = platform.traces()
-    neighbour = platform.repository.pull_request(12, "Neighbour", files={"www/index.html": "12\n"})
-    platform.up(12, neighbour).ok()
-    with_neighbour = platform.traces()
-    commit = platform.repository.pull_request(1, "A change", files={"www/index.html": "one\n"})
-    platform.up(1, commit).ok()
-    name = platform.name(1)
-    labels = docker("inspect", "--format", "{{json .Config.Labels}}", f"{name}-web-1")
-    image = f"{platform.app}-imitation"
-    text = "FROM busybox:1.37\n" + "".join(
-        f"LABEL {part}\n" for part in labels.strip("{}").replace('":"', '"="').split(",")
-    )
-    subprocess.run(
-        ["docker", "build", "--quiet", "--tag", image, "-"],
-        input=text.encode(),
-        check=True,
-        capture_output=True,
-    )
-    foreign = [("container", f"{name}-web-2"), ("network", f"{name}_x"), ("volume", f"{name}_x")]
-    imitation = f"{platform.app}-imitation"
-    try:
-        with made_by_hand(*foreign):
-            docker("run", "--detach", "--name", imitation, image, "sleep", "600")
-            assert "was not made by it" in platform.up(1, commit, preview_size="medium").sentence
-            down = platform.down(1).ok()
-            for kind, thing in foreign:
-                assert f"{kind} {thing} has its name and is not of it" in down.out
-                docker(kind, "inspect", thing)
-            assert docker("inspect", "--format", "{{.State.Status}}", imitation) == "running"
-    finally:
-        docker("rm", "--force", imitation, check=False)
-        docker("image", "rm", "--force", image, check=False)
-    assert platform.traces() == with_neighbour
-    assert platform.get(12) == (200, "12\n")
-    platform.down(12).ok()
-    assert platform.traces() == before
+def test_foreign_things_and_neighbours_stay(anywhere: Platform) -> None:
+    """Things named like ours, something that imitates our labels, and pr-12 beside pr-1."""
+    before = anywhere.traces()
+    neighbour = anywhere.repository.pull_request(12, "Neighbour", files={"www/index.html": "12\n"})
+    anywhere.up(12, neighbour).ok()
+    with_neighbour = anywhere.traces()
+    commit = anywhere.repository.pull_request(1, "A change", files={"www/index.html": "one\n"})
+    anywhere.up(1, commit).ok()
+    for number, answer in ((1, "+PONG"), (12, "")):
+        ask = f"echo PING | nc -w 2 {anywhere.address(number, 'cache')} 6379 || true"
+        assert anywhere.exec(1, "web", "sh", "-c", ask) == answer, "neighbours are not reached"
+    with anywhere.imitated(1) as runs:
+        with anywhere.taken(1) as (number, things):
+            refused = anywhere.up(number, commit, preview_size="medium").refused()
+            for thing in things:
+                assert f"{thing} has a name of this preview but was not made by it" in (
+                    refused.sentence
+                )
+            down = anywhere.down(number).ok()
+            for thing in things:
+                assert f"{thing} has its name and is not of it" in down.out
+                assert anywhere.is_there(thing)
+        anywhere.down(1).ok()
+        assert runs()
+    assert anywhere.traces() == with_neighbour
+    assert anywhere.get(12) == (200, "12\n")
+    anywhere.down(12).ok()
+    assert anywhere.traces() == before
 
 
 def test_anonymous_volumes_old_images_and_cache_mounts_go_too(platform: Platform) -> None:
@@ -104,17 +74,16 @@ def build_records() -> set[str]:
     return {json.loads(line)["ref"] for line in listed.splitlines()}
 
 
-def test_what_was_half_removed_by_hand_goes(platform: Platform) -> None:
-    before = platform.traces()
+def test_what_was_half_removed_by_hand_goes(anywhere: Platform) -> None:
+    before = anywhere.traces()
     for number in (1, 2):
-        commit = platform.repository.pull_request(number, "A change", files={})
-        platform.up(number, commit).ok()
-    shutil.rmtree(platform.state / "previews" / platform.name(1))
-    platform.down(1).ok()
-    for service in ("web", "cache"):
-        docker("rm", "--force", f"{platform.name(2)}-{service}-1")
-    assert platform.down(2).ok().changed >= 1
-    assert platform.traces() == before
+        commit = anywhere.repository.pull_request(number, "A change", files={})
+        anywhere.up(number, commit).ok()
+    anywhere.forget(1)
+    anywhere.down(1).ok()
+    anywhere.end(2)
+    assert anywhere.down(2).ok().changed >= 1
+    assert anywhere.traces() == before
 
 
 def test_every_step_runs_and_what_is_left_is_named(platform: Platform) -> None:
@@ -148,28 +117,28 @@ def test_every_step_runs_and_what_is_left_is_named(platform: Platform) -> None:
     assert platform.traces() == before
 
 
-def test_another_repositorys_preview_is_neither_replaced_nor_removed(platform: Platform) -> None:
-    commit = platform.repository.pull_request(1, "A change", files={"www/index.html": "one\n"})
-    platform.up(1, commit).ok()
-    there = platform.traces()
+def test_another_repositorys_preview_is_neither_replaced_nor_removed(anywhere: Platform) -> None:
+    commit = anywhere.repository.pull_request(1, "A change", files={"www/index.html": "one\n"})
+    anywhere.up(1, commit).ok()
+    there = anywhere.traces()
     theirs = {"preview_repository_id": "somebody-elses"}
 
-    up = platform.up(1, commit, **theirs).refused()
-    assert f"{platform.name(1)} cannot be brought up, its name is taken" in up.sentence
+    up = anywhere.up(1, commit, **theirs).refused()
+    assert f"{anywhere.name(1)} cannot be brought up, its name is taken" in up.sentence
     assert "belongs to another repository" in up.sentence
-    down = platform.down(1, **theirs).refused()
+    down = anywhere.down(1, **theirs).refused()
     assert "belongs to another repository" in down.sentence
     assert "nothing of it was removed" in down.sentence
     for name in ("logs", "run"):
         words = {"preview_command": ["cat", "/etc/hostname"]}
-        looked = platform.play(name, preview_number=1, **words, **theirs).refused()
+        looked = anywhere.play(name, preview_number=1, **words, **theirs).refused()
         assert "cannot be looked into, its name is taken" in looked.sentence
+    assert anywhere.traces() == there
 
     # Where nobody recorded whose it is, its containers tell; also while an up is at work on it.
-    state = platform.state / "previews" / platform.name(1) / "preview.json"
-    text = state.read_text()
-    state.unlink()
-    assert "belongs to another" in platform.down(1, **theirs).refused().sentence
-    state.write_text(text)
-    assert platform.traces() == there
-    assert platform.get(1) == (200, "one\n")
+    anywhere.forget(1)
+    there = anywhere.traces()
+    assert "belongs to another" in anywhere.down(1, **theirs).refused().sentence
+    assert anywhere.traces() == there
+    assert anywhere.get(1) == (200, "one\n")
+    anywhere.down(1).ok()

@@ -20,6 +20,7 @@ services:
   web:
     build: .
     init: true
+    stop_grace_period: 1s
     ports: ["8080:8080"]
     environment:
       GREETING: "${PREVIEW_NAME:-laptop}"

@@ -360,21 +360,23 @@ def test_files_come_as_config_maps_and_secrets_as_secrets() -> None:
             {"type": "bind", "source": "static", "target": "/static"},
             {"type": "tmpfs", "target": "/scratch", "tmpfs": {"size": 1024}},
         ],
-        configs=[{"source": "banner"}],
+        configs=[{"source": "banner"}, {"source": "written", "mode": "0440"}],
         secrets=[{"source": "token", "target": "api"}],
     )
-    of["configs"] = {"banner": {"content": "hello"}}
+    of["configs"] = {"banner": {"file": "banner.txt"}, "written": {"content": "by $KEY"}}
     of["secrets"] = {"token": {"file": "token.txt"}}
     files = {
         "conf/app.ini": b"[a]",
         "static/a.css": b"a{}",
         "static/deep/b.bin": b"\xff\0",
         "token.txt": b"hush",
+        "banner.txt": b"hello",
     }
     made = rendered(of, files)
     spec = pod(made, "Deployment", "web")
     at = {mount["mountPath"]: mount for mount in spec["containers"][0]["volumeMounts"]}
-    assert set(at) == {"/etc/app.ini", "/static", "/scratch", "/banner", "/run/secrets/api"}
+    paths = {"/etc/app.ini", "/static", "/scratch", "/banner", "/written", "/run/secrets/api"}
+    assert set(at) == paths
     assert all(at[path].get("readOnly") for path in at if path != "/scratch")
     by_name = {volume["name"]: volume for volume in spec["volumes"]}
 
@@ -392,6 +394,9 @@ def test_files_come_as_config_maps_and_secrets_as_secrets() -> None:
     assert content("/static") == {"a.css": b"a{}", "deep/b.bin": b"\xff\0"}
     assert content("/banner") == {"file": b"hello"}
     assert content("/run/secrets/api") == {"file": b"hush"}
+    # What was interpolated may hold a secret.
+    assert content("/written") == {"file": b"by $KEY"}
+    assert by_name[at["/written"]["name"]]["secret"]["defaultMode"] == 0o440
     for path, mode in (("/etc/app.ini", 0o555), ("/static", 0o555), ("/banner", None)):
         assert by_name[at[path]["name"]]["configMap"].get("defaultMode") == mode
     scratch = by_name[at["/scratch"]["name"]]
@@ -406,13 +411,14 @@ def test_files_that_no_config_map_holds_are_refused() -> None:
 
 def test_a_hook_is_a_job_that_runs_once_and_within_its_time() -> None:
     of = web(configs=[{"source": "banner"}])
-    of["configs"] = {"banner": {"content": "hello"}}
-    mounted, job = renderer(of).hook("web", "migrate")
+    of["configs"] = {"banner": {"file": "banner.txt"}}
+    files = {"banner.txt": b"hello"}
+    mounted, job = renderer(of, files).hook("web", "migrate")
     assert mounted["kind"] == "ConfigMap"
     assert job["metadata"]["name"] == "migrate-web"
     pods = job["spec"]["template"]["metadata"]["labels"]
     assert pods[_manifests.HOOK] == "migrate-web"
-    selector = one(rendered(of), "Service", "web")["spec"]["selector"]
+    selector = one(rendered(of, files), "Service", "web")["spec"]["selector"]
     assert not selector.items() <= pods.items(), "nobody talks to a migration"
     assert job["spec"]["backoffLimit"] == 0
     assert job["spec"]["activeDeadlineSeconds"] == 60 + _manifests.LATER

@@ -377,6 +377,7 @@ def ready():
     ]
     seen["volumes"] = [{"name": "shop-pr-42_data", "created": "then", "labels": {}}]
     seen["route"] = "abc"
+    seen["applied"] = {"Secret/web-1": "ours", "Service/web": "ours"}
     state = _drift.deployed(preview, seen, now=100)
     seen["state"] = dict(state, status="ready", seeded={"shop-pr-42_data": "then"})
     preview["gateway"] = {"state": "running", "networks": ["shop-pr-42_edge"]}
@@ -389,6 +390,10 @@ def test_what_is_served_as_wanted_does_not_drift():
 
 def container(**change):
     return lambda p: p["observed"]["containers"][0].update(change)
+
+
+def applied(there):
+    return lambda p: p["observed"].update(applied=there)
 
 
 @pytest.mark.parametrize(
@@ -405,6 +410,8 @@ def container(**change):
         (container(state="exited"), "healthy"),
         (container(health="unhealthy"), "unhealthy"),
         (lambda p: p["observed"].update(route=""), "the route"),
+        (applied({"Secret/web-1": "ours"}), "Service/web is gone or was changed"),
+        (applied({"Secret/web-1": "theirs", "Service/web": "ours"}), "Secret/web-1 is gone or"),
         (lambda p: p.update(gateway=None), "gateway does not run"),
         (lambda p: p["gateway"].update(networks=[]), "the gateway is not attached"),
         (
@@ -513,6 +520,13 @@ def test_how_a_run_works_does_not_change_the_fingerprint():
         preview_registries=[{"registry": "r.org", "username": "u", "password": "rotated"}],
     )
     assert quiet["fingerprint"] == identity()["fingerprint"]
+
+
+def test_what_may_be_reached_is_of_all_on_a_docker_host_and_of_the_preview_in_a_cluster():
+    open_ = {"preview_egress_allow": ["10.0.0.0/8"]}
+    assert identity(**open_)["fingerprint"] == identity()["fingerprint"]
+    there = {"preview_target": "kubernetes", "preview_registry": "registry.example.com/previews"}
+    assert identity(**there, **open_)["fingerprint"] != identity(**there)["fingerprint"]
 
 
 def test_of_each_setting_it_is_known_whether_it_decides_what_is_deployed():
