@@ -535,7 +535,10 @@ class InCluster(Platform):
         look = ["get", "pod", "web-0", "-o", "jsonpath={.status.phase}"]
         with self.cluster.namespace(**self.namespace(number)["metadata"]["labels"]) as elsewhere:
             self.cluster.apply(elsewhere, pod | {"spec": spec})
-            runs = lambda: self.cluster.kubectl("-n", elsewhere, *look) == "Running"  # noqa: E731
+
+            def runs() -> bool:
+                return self.cluster.kubectl("-n", elsewhere, *look) == "Running"
+
             wait(runs)
             yield runs
 
