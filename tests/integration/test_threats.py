@@ -32,7 +32,7 @@ def secret_settings(platform: Platform) -> dict[str, Any]:
 # the image, and a cluster nobody.
 ENDS = {
     "docker": {"command": "deploy", "user": "migrate"},
-    "kubernetes": {"command": "verify", "user": "plan"},
+    "kubernetes": {"command": "deploy", "user": "plan"},
 }
 
 
