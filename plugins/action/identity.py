@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
 )
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
 
+GOING = 60  # seconds that a cluster may take to remove what nobody waits for any more
 REQUIRED = {
     "host": (),
     "preview": ("preview_number", "preview_repository"),
@@ -166,9 +168,14 @@ class _InCluster(_Target):
             )
 
     def observe(self, name: str, up: bool = False) -> dict[str, Any]:
-        """The same."""
-        seen = self.action.ask_cluster({"settings": self.settings, "name": name}, "observe")
-        return {**_docker.parse("", name), **seen}
+        """The same. What goes by itself, as who began that is gone, is gone before an up begins."""
+        until = time.monotonic() + GOING
+        while True:
+            seen = self.action.ask_cluster({"settings": self.settings, "name": name}, "observe")
+            going = up and _goes_by_itself(seen["previews"][name])
+            if not going or time.monotonic() >= until:
+                return {**_docker.parse("", name), **seen}
+            time.sleep(1)
 
     def refuse_early(self, app: str, seen: dict[str, Any]) -> None:
         """The API server says itself what is in the way, once it is asked for something."""
@@ -214,6 +221,11 @@ def _repositories(preview: dict[str, Any]) -> list[str]:
 def _untagged(image: str) -> str:
     host, slash, path = image.rpartition("/")
     return host + slash + path.partition(":")[0]
+
+
+def _goes_by_itself(seen: dict[str, Any]) -> bool:
+    lease = _lease.parse(seen["lease"])
+    return bool(seen["ending"] and (lease is None or _lease.is_dead(lease)))
 
 
 def _free(preview: dict[str, Any], now: int) -> None:
