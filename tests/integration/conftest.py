@@ -663,6 +663,13 @@ def an_app(gateway: Platform, folder: Path) -> Iterator[Platform]:
 
 
 @pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pytest's own bears the test's name, and the path of a socket that Ansible has in it may have
+    107 characters."""
+    return tmp_path_factory.mktemp("t")
+
+
+@pytest.fixture
 def platform(gateway: Platform, tmp_path: Path) -> Iterator[Platform]:
     """An app of its own for this test."""
     with an_app(gateway, tmp_path) as mine:
