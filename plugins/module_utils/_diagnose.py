@@ -58,8 +58,9 @@ RULES: Dict[str, Rule] = {
     "pull_missing": Rule(
         0, "the image {image} cannot be pulled: its registry has no such tag. Check its name."
     ),
+    # A node that got the login late pulls once more, after ten seconds and for as long as it takes.
     "pull_unknown": Rule(
-        20,
+        60,
         "the image {image} cannot be pulled: its registry wants a login and was shown none. "
         "Check its name, or set preview_registries.",
     ),

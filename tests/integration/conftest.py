@@ -117,7 +117,7 @@ class Running:
         self.process.wait()
 
     def ended(self) -> Played:
-        self.process.wait(timeout=120)
+        self.process.wait(timeout=240)
         file = self.folder / "result.json"
         result = json.loads(file.read_text()) if file.exists() else {}
         return Played(self.process.returncode, self.output.read_text(), result)
