@@ -89,9 +89,17 @@ def _named(entries: List[Mapping[str, Any]], kind: str, name: str) -> Dict[str, 
     return {key: value for key, value in found[kind].items() if value not in (None, "")}
 
 
+class _Shared(ssl.SSLContext):
+    """For connections that are made at the same time. For each urllib3 sets the protocols anew,
+    while another connection may be reading them: its greeting is then no TLS."""
+
+    def set_alpn_protocols(self, alpn_protocols: Any) -> None:
+        pass
+
+
 def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], folder: str) -> ssl.SSLContext:
     # Not Python's default: that has come to refuse certificates which kubectl takes.
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls = _Shared(ssl.PROTOCOL_TLS_CLIENT)
     authority = _content(cluster, "certificate-authority", folder)
     if authority:
         tls.load_verify_locations(cadata=authority)

@@ -249,18 +249,19 @@ def told(
 
 
 def logs(cluster: Cluster, name: str, pod: str, secrets: Sequence[str]) -> List[str]:
-    """The last words of a pod: of its life before where it is about to begin another."""
+    """The last words of a pod, of its life before, too: this one may have said little yet."""
     path = "{0}/{1}/log".format(folder("Pod", name), pod)
     query = [("tailLines", str(LOG)), ("limitBytes", str(1 << 18))]
-    for life in ([], [("previous", "true")]):
+    lines: List[str] = []
+    for life in ([("previous", "true")], []):
         try:
             text = cluster.ask_text(path, [*query, *life])
         except ClusterError:
             continue
         # Of a container that is just being replaced a kubelet says so in place of its log.
         if text.strip() and not text.startswith("unable to retrieve container logs for "):
-            return _diagnose.presentable(text.split("\n"), secrets)
-    return []
+            lines += text.rstrip("\n").split("\n")
+    return _diagnose.presentable(lines, secrets) if lines else []
 
 
 # -- one-offs ---------------------------------------------------------------------------------

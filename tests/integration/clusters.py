@@ -219,7 +219,8 @@ def an_account(cluster: Cluster, folder: Path) -> Iterator[Account]:
         account.kubeconfig.chmod(0o600)
         yield account
     finally:
-        cluster.kubectl("delete", "-f", "-", input=objects)
+        # By the last test of all the cluster is another.
+        cluster.kubectl("delete", "--ignore-not-found", "-f", "-", input=objects)
 
 
 def port_of(tls: bool) -> str:
