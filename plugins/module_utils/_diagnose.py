@@ -844,9 +844,10 @@ def _died(scene: Scene, service: Mapping[str, Any], container: Container) -> Fin
             code=code,
             cause=scene.because(container.ident),
         )
-    if job or container.restarts >= 3 or container.status in ("exited", "dead"):
+    died = container.restarts + (container.status != "running")
+    if job or died >= 3 or container.status in ("exited", "dead"):
         return finding
-    # It may die once while what it needs comes up.
+    # It may die while what it needs comes up; a cluster starts it for the third time after 30 s.
     return finding._replace(patience=None)
 
 

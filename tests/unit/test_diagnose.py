@@ -482,6 +482,21 @@ def test_a_loop_is_final_whichever_side_of_it_is_seen():
     assert patience.spent(_diagnose.judge(up), 5.0)
 
 
+@pytest.mark.parametrize(
+    ("status", "restarts", "final"),
+    [
+        ("restarting", 1, False),
+        ("running", 2, False),
+        ("restarting", 2, True),
+        ("running", 3, True),
+    ],
+)
+def test_three_deaths_are_a_loop(status, restarts, final):
+    dying = container(WORKER, status=status, code=1, up=1.0, restarts=restarts)
+    (finding,) = _diagnose.judge(scene((WORKER, dying)))
+    assert (finding.patience is not None) == final
+
+
 def test_what_dies_once_may_recover():
     patience = Patience()
     once = _diagnose.judge(scene((WORKER, container(WORKER, up=1.0, restarts=1))))
