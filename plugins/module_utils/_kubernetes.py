@@ -195,14 +195,28 @@ def _message(body: bytes, status: int) -> str:
     return "The cluster's API server refuses: {0}".format(said)
 
 
-def find(cluster: Cluster, path: str) -> Optional[Answer]:
+def find(
+    cluster: Cluster, path: str, query: Sequence[Tuple[str, str]] = (), accept: str = _ANY
+) -> Optional[Answer]:
     """An object as it is; None where there is none."""
     try:
-        return cluster.ask("GET", path)
+        return cluster.ask("GET", path, query=query, accept=accept)
     except ClusterError as refused:
         if refused.status == 404:
             return None
         raise
+
+
+def listed(
+    cluster: Cluster,
+    kind: str,
+    namespace: str,
+    query: Sequence[Tuple[str, str]],
+    accept: str = _ANY,
+) -> List[Dict[str, Any]]:
+    """The objects of a kind in a namespace; none where the cluster does not know the kind."""
+    found = find(cluster, folder(kind, namespace), query, accept)
+    return list(found.body["items"] or []) if found else []  # of metadata it writes null for none
 
 
 def delete(cluster: Cluster, path: str, options: Dict[str, Any]) -> None:
@@ -222,25 +236,19 @@ def observe(cluster: Cluster, name: str = "") -> Dict[str, Any]:
     """
     ours = [("labelSelector", PREFIX + "name" + ("=" + name if name else ""))]
 
-    def listed(kind: str) -> Answer:
+    def whole(kind: str) -> Answer:
         # A namespace is looked at by its name: one without our labels takes the name, too.
         by_name = kind == "Namespace" and name
         query = [("fieldSelector", "metadata.name=" + name)] if by_name else ours
         return cluster.ask("GET", folder(kind, name), query=query)
 
-    def made(kind: str) -> List[Mapping[str, Any]]:
-        try:
-            answer = cluster.ask("GET", folder(kind, name), query=ours, accept=_METADATA)
-        except ClusterError as refused:
-            if refused.status == 404:  # a kind that this cluster does not know
-                return []
-            raise
-        return answer.body["items"] or []  # it writes null for none
+    def made(kind: str) -> List[Dict[str, Any]]:
+        return listed(cluster, kind, name, ours, _METADATA)
 
     kinds = [kind for kind in APPLIED if name and kind not in _LISTED]
     with ThreadPoolExecutor(_kubeconfig.CONNECTIONS) as pool:
         others = pool.map(made, kinds)
-        answers = dict(zip(_LISTED, pool.map(listed, _LISTED)))
+        answers = dict(zip(_LISTED, pool.map(whole, _LISTED)))
         items = {kind: list(answer.body["items"]) for kind, answer in answers.items()}
         items.update(zip(kinds, others))
     return parse(items, answers["Namespace"].now, name)

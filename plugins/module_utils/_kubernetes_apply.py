@@ -29,6 +29,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes impor
     delete,
     find,
     folder,
+    listed,
     place,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._names import HOOK, PREFIX, SERVICE
@@ -347,22 +348,16 @@ def prune(
     kept = set(wanted)
     query = [("labelSelector", "{0}={1}".format(PREFIX + "name", name))]
 
-    def listed(kind: str) -> List[str]:
-        try:
-            items = cluster.ask("GET", folder(kind, name), query=query).body["items"]
-        except ClusterError as refused:
-            if refused.status == 404:  # a kind that this cluster does not know
-                return []
-            raise
+    def names_of(kind: str) -> List[str]:
         # What a controller has made of ours goes with ours.
         return [
             each["metadata"]["name"]
-            for each in items
+            for each in listed(cluster, kind, name, query)
             if not each["metadata"].get("ownerReferences")
         ]
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = dict(zip(kinds, pool.map(listed, kinds)))
+        found = dict(zip(kinds, pool.map(names_of, kinds)))
     gone = [
         (kind, each)
         for kind, names in found.items()

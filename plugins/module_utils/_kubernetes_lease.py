@@ -19,6 +19,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes impor
     Cluster,
     ClusterError,
     find,
+    folder,
     labels,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._names import PREFIX
@@ -64,7 +65,7 @@ def hold(cluster: Cluster, writer: Writer, action: str, seconds: int, state: str
     :raises Held: another run has it, or the preview is going.
     :raises ClusterError: the namespace is somebody else's, or the cluster refuses.
     """
-    path = "/api/v1/namespaces/" + writer.name
+    path = "{0}/{1}".format(folder("Namespace"), writer.name)
     for _attempt in range(ATTEMPTS):
         found = find(cluster, path)
         if found is None:
@@ -99,7 +100,7 @@ def drop(cluster: Cluster, writer: Writer, state: str = "") -> None:
 
     :raises Held: there is a state, and this run no longer has the lease.
     """
-    path = "/api/v1/namespaces/" + writer.name
+    path = "{0}/{1}".format(folder("Namespace"), writer.name)
     line = ""
     for _attempt in range(ATTEMPTS):
         found = find(cluster, path)
@@ -141,9 +142,7 @@ def _made(cluster: Cluster, writer: Writer, seconds: int, state: str) -> bool:
     metadata = {"name": writer.name, "labels": dict(writer.labels), "annotations": noted}
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
     try:
-        cluster.ask(
-            "POST", "/api/v1/namespaces", body, [("fieldManager", "ephemera.preview.lease")]
-        )
+        cluster.ask("POST", folder("Namespace"), body, [("fieldManager", "ephemera.preview.lease")])
     except ClusterError as refused:
         if refused.status == 409:
             return False
