@@ -2,51 +2,42 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The program that asks a cluster, where Ansible connects for the app: one start for each question,
-since starting it takes longer than an API server to answer."""
+since starting it takes longer than an API server to answer.
+
+Here is what a run with nothing to do asks; what brings a preview up, and all else, is in
+``_cluster_work``, which only a run that asks for it loads.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping
 
-from ansible_collections.ephemera.preview.plugins.module_utils import (
-    _http,
-    _kubernetes,
-    _kubernetes_apply,
-    _kubernetes_canary,
-    _kubernetes_doctor,
-    _kubernetes_external,
-    _kubernetes_ingress,
-    _kubernetes_lease,
-    _kubernetes_service,
-    _kubernetes_teardown,
-    _kubernetes_tls,
-)
-from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
+from ansible_collections.ephemera.preview.plugins.module_utils import _kubernetes, _kubernetes_lease
 
 Params = Mapping[str, Any]
+Ask = Callable[[_kubernetes.Cluster, Params, bool], Dict[str, Any]]
 
 
 def run(params: Params, check: bool) -> Dict[str, Any]:
-    """What ``params["ask"]`` names, one of ``_ASKED``; the rest of ``params`` are its own."""
+    """What ``params["ask"]`` names, one of ``_ASKED`` or of ``_cluster_work.ASKED``; the rest of
+    ``params`` are its own."""
     try:
         cluster = _kubernetes.Cluster(params["kubeconfig"], params["context"])
         # The lease comes first, and its price is one start of all this.
         held = _hold(cluster, params["hold"], check) if params.get("hold") else {}
-        return dict({"changed": False}, **held, **_ASKED[params["ask"]](cluster, params, check))
+        return dict({"changed": False}, **held, **_asked(params["ask"])(cluster, params, check))
     except _kubernetes_lease.Held as held_by:
         return {"changed": False, "held": held_by.line}
     except _kubernetes.ClusterError as error:
         return {"failed": True, "changed": False, "msg": str(error)}
 
 
-def _brought(cluster: _kubernetes.Cluster, params: Params) -> List[str]:
-    """What must not be shown, and only the cluster knows."""
-    return _kubernetes_external.values(cluster, params["name"]) if params["external"] else []
+def _asked(ask: str) -> Ask:
+    if ask in _ASKED:
+        return _ASKED[ask]
+    from ansible_collections.ephemera.preview.plugins.module_utils import _cluster_work
 
-
-def _secrets(cluster: _kubernetes.Cluster, params: Params) -> List[str]:
-    """The same with what the run knows."""
-    return [*params["secrets"], *_brought(cluster, params)]
+    return _cluster_work.ASKED[ask]
 
 
 def _observe(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
@@ -60,6 +51,8 @@ def _hold(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str
         cluster, writer, params["action"], params["seconds"], params["state"]
     )
     if params["action"] == "take":
+        from ansible_collections.ephemera.preview.plugins.module_utils import _kubernetes_apply
+
         _kubernetes_apply.end_one_offs(cluster, writer.name)
     return {"over": over}
 
@@ -70,138 +63,8 @@ def _drop(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str
     return {}
 
 
-def _apply(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
-    """``steps``: as of ``_kubernetes_apply.work``; ``births``: the claims to tell the age of;
-    ``hosts``: those that are served, with ``ingress``, the settings of the controller; ``copies``:
-    Secrets that are copied; ``provide``: what an operator makes Secrets of."""
-    if params["hosts"]:
-        _kubernetes_ingress.refuse_other(cluster, params["ingress"])
-        _kubernetes_ingress.refuse_taken(cluster, params["hosts"], params["name"])
-    copied = [
-        _kubernetes_tls.copy_secret(cluster, source, params["name"], params["labels"])
-        for source in params["copies"]
-    ]
-    provided = _kubernetes_external.provide(cluster, params["provide"], params["seconds"])
-    done = _work(cluster, params)
-    return dict(
-        done.failure or {},
-        step=done.step,
-        changed=done.changed or provided or any(copied),
-        births=_kubernetes_apply.births(cluster, params["name"], params["births"]),
-    )
-
-
-def _work(cluster: _kubernetes.Cluster, params: Params) -> _kubernetes_apply.Done:
-    steps = [
-        _kubernetes_apply.Step(
-            [_kubernetes_apply.pinned(each, params["pins"]) for each in step["objects"]],
-            step.get("services", ()),
-        )
-        for step in params["steps"]
-    ]
-    return _kubernetes_apply.work(
-        cluster, params["name"], steps, params["seconds"], _secrets(cluster, params)
-    )
-
-
-def _canary(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
-    """Apply ``steps``, what surrounds a preview, and see by ``job`` that it holds. Where it does
-    not, nothing of the preview goes on."""
-    done = _work(cluster, params)
-    try:
-        _kubernetes_canary.check(cluster, params["job"], params["egress"])
-    except _kubernetes_canary.Unenforced:
-        _kubernetes_apply.prune(cluster, params["name"], (), _kubernetes_apply.WORKLOADS)
-        raise
-    return {"changed": done.changed}
-
-
-def _ingress(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
-    return _kubernetes_ingress.known(cluster, params["ingress"])._asdict()
-
-
-def _doctor(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
-    return {"facts": _kubernetes_doctor.look(cluster, params, check)._asdict()}
-
-
-def _hook(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
-    """Run one-offs, each the last of its objects; the first that fails is told, and ends it."""
-    secrets = _secrets(cluster, params)
-    for one in params["jobs"]:
-        objects = [_kubernetes_apply.pinned(each, params["pins"]) for each in one["objects"]]
-        ended = _kubernetes_apply.run_job(cluster, objects, one["seconds"], secrets)
-        if ended:
-            return {"service": one["service"], "ended": ended._asdict()}
-    return {"ended": None}
-
-
-def _workloads(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
-    return {"workloads": _kubernetes_apply.workloads(cluster, params["name"])}
-
-
-def _settle(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
-    """What is no longer wanted goes; then what there is."""
-    pruned = _kubernetes_apply.prune(cluster, params["name"], params["wanted"])
-    seen = _kubernetes.observe(cluster, params["name"])
-    return dict(seen, pruned=pruned, changed=bool(pruned))
-
-
-def _teardown(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
-    return _kubernetes_teardown.run(cluster, params, check)
-
-
-def _look(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
-    """The containers of ``services``; of what their endpoints said the status, trouble and body."""
-    secrets = _secrets(cluster, params)
-    look = _kubernetes_apply.Look(cluster, params["name"], params["services"], secrets)
-    return {"containers": [dict(c._asdict(), heard=_told(c.heard)) for c in look.all()]}
-
-
-def _told(heard: Optional[_http.Answer]) -> Optional[Dict[str, Any]]:
-    return heard and {
-        "status": heard.status,
-        "trouble": heard.trouble,
-        "body": heard.body.decode("ascii"),
-    }
-
-
-def _last_words(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
-    """Those of pods, by their names."""
-    secrets = _secrets(cluster, params)
-    return {
-        "logs": {
-            pod: _kubernetes_apply.logs(cluster, params["name"], pod, secrets)
-            for pod in params["pods"]
-        }
-    }
-
-
-def _logs(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
-    pods = _kubernetes_service.of(params["containers"], params["service"])
-    out = _kubernetes_service.logs(cluster, params["name"], pods, params["tail"], params["since"])
-    return {"out": redact(out, _brought(cluster, params))}
-
-
-def _run(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
-    pods = _kubernetes_service.of(params["containers"], params["service"])
-    ran = _kubernetes_service.run(cluster, params["name"], pods, params["command"])
-    return {"rc": ran.rc, "out": redact(ran.out, _brought(cluster, params))}
-
-
-_ASKED: Dict[str, Callable[[_kubernetes.Cluster, Params, bool], Dict[str, Any]]] = {
+_ASKED: Dict[str, Ask] = {
     "observe": _observe,
     "hold": lambda cluster, params, check: {},
     "drop": _drop,
-    "apply": _apply,
-    "canary": _canary,
-    "ingress": _ingress,
-    "doctor": _doctor,
-    "hook": _hook,
-    "workloads": _workloads,
-    "settle": _settle,
-    "teardown": _teardown,
-    "look": _look,
-    "last_words": _last_words,
-    "logs": _logs,
-    "run": _run,
 }

@@ -129,7 +129,7 @@ def _request(params: Mapping[str, Any]) -> Request:
     names = params["names"]
     granted = dict(params["variables"], **params["secrets"])
     try:
-        names = names and _names.Names(*[names[key] for key in _names.Names.__dataclass_fields__])
+        names = names and _names.Names(*[names[key] for key in _names.Names._fields])
     except KeyError as missing:
         raise Refused(["names: {0} is missing. Give all of name_info's.".format(missing)]) from None
     return Request(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from ansible_collections.ephemera.preview.plugins.module_utils._names import PREFIX
@@ -176,19 +175,19 @@ def _volume(raw: Dict[str, Any]) -> Dict[str, Any]:
 _SHAPES = {"container": _container, "network": _network, "volume": _volume}
 
 
-@dataclass
-class Firewall:
+class Firewall(NamedTuple):
     """What ``FIREWALL`` printed: lines by IP version, or ``said``, why not; "" without iptables."""
 
-    rules: Dict[int, List[str]] = field(default_factory=dict)
+    rules: Mapping[int, List[str]] = {}
     said: Optional[str] = None
 
-    def read(self, kind: str, rest: str) -> None:
+    def read(self, kind: str, rest: str) -> "Firewall":
+        """The same with one more line of it."""
         if kind == "nofirewall":
-            self.said = rest.strip()
-        else:
-            version, dummy, line = rest.partition("\t")
-            self.rules.setdefault(int(version), []).extend([line] if line else [])
+            return self._replace(said=rest.strip())
+        version, dummy, line = rest.partition("\t")
+        lines = [*self.rules.get(int(version), []), *([line] if line else [])]
+        return self._replace(rules={**self.rules, int(version): lines})
 
 
 def _json(text: str) -> Optional[Dict[str, Any]]:
@@ -262,7 +261,7 @@ def parse(output: str, name: str = "") -> Dict[str, Any]:
         elif kind == "now":
             now = int(rest)
         elif kind in ("firewall", "nofirewall"):
-            firewall.read(kind, rest)
+            firewall = firewall.read(kind, rest)
         elif kind in ("folder", "state", "lease", "route"):
             key, dummy, value = rest.partition("\t")
             preview = previews.setdefault(key, empty(key))

@@ -448,11 +448,11 @@ def _read_address(machine: Machine, parts: List[str]) -> None:
 
 
 def _read_firewall(machine: Machine, parts: List[str]) -> None:
-    machine.firewall.read("firewall", "\t".join(parts))
+    machine.firewall = machine.firewall.read("firewall", "\t".join(parts))
 
 
 def _read_nofirewall(machine: Machine, parts: List[str]) -> None:
-    machine.firewall.read("nofirewall", parts[0])
+    machine.firewall = machine.firewall.read("nofirewall", parts[0])
 
 
 _READERS: Dict[str, Callable[[Machine, List[str]], None]] = {

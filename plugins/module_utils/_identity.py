@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import hmac
 import re
@@ -110,7 +109,7 @@ def identity(app: str, settings: Mapping[str, Any], run: str, builder: str) -> D
         "forge": forge,
         "repository": repository,
         "owner": owner,
-        "names": dataclasses.asdict(names),
+        "names": names._asdict(),
         "labels": _names.labels(names, owner),
         "host": names.host,
         "url": names.url,

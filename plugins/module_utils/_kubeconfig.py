@@ -11,20 +11,21 @@ read here; at anything else the library is asked.
 from __future__ import annotations
 
 import base64
+import http.client
 import os
 import platform
+import select
 import ssl
 import sys
-import tempfile
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional
+from urllib.parse import urlsplit
 
 try:
-    import urllib3
     import yaml
-except ImportError:  # they come with the library: told where that is missing
-    urllib3 = yaml = None  # type: ignore[assignment]
+except ImportError:  # it comes with the library: told where that is missing
+    yaml = None  # type: ignore[assignment]
 
-CONNECTIONS = 8
+AT_ONCE = 8
 """So many calls may be under way at once."""
 
 # What comes of a file that is no kubeconfig.
@@ -37,12 +38,25 @@ class NoWay(Exception):
     """No configuration leads to a cluster; the message says what to do."""
 
 
+class NoAnswer(Exception):
+    """The API server does not answer; the message says why."""
+
+
+class Answer(NamedTuple):
+    """What an API server answers; ``date`` is its clock, as HTTP writes it."""
+
+    status: int
+    date: str
+    data: bytes
+
+
 class Access(NamedTuple):
-    """``pool`` is urllib3's; ``login`` gives the headers that say who asks, anew for each call, as
-    a token may be renewed on the way."""
+    """``ask(method, path, body, headers, seconds)`` is one call, which raises :class:`NoAnswer`;
+    ``login`` gives the headers that say who asks, anew for each call, as a token may be renewed on
+    the way."""
 
     server: str
-    pool: Any
+    ask: Callable[[str, str, Optional[str], Mapping[str, str], float], Answer]
     login: Callable[[], Dict[str, str]]
 
 
@@ -63,7 +77,7 @@ def _read(kubeconfig: str, context: str) -> Optional[Access]:
     """None where it takes the library, be it to say what is wrong."""
     path = kubeconfig or os.environ.get("KUBECONFIG") or ""
     path = path or os.path.join(os.environ.get("HOME", ""), ".kube", "config")
-    if not (yaml and urllib3) or any(name.lower().endswith("_proxy") for name in os.environ):
+    if not yaml or any(name.lower().endswith("_proxy") for name in os.environ):
         return None
     try:
         with open(path, encoding="utf-8") as stream:
@@ -73,15 +87,15 @@ def _read(kubeconfig: str, context: str) -> Optional[Access]:
         user = _named(text["users"], "user", chosen["user"])
         if set(cluster) - _CLUSTER or set(user) - _USER:
             return None
-        if not cluster["server"].startswith("https://"):
+        server = cluster["server"].rstrip("/")
+        if urlsplit(server).scheme != "https":
             return None
         tls = _tls(cluster, user, os.path.dirname(os.path.abspath(path)))
     except (yaml.YAMLError, *_UNREADABLE):
         return None
     token = user.get("token")
     headers = {"authorization": "Bearer " + token} if token else {}
-    pool = urllib3.PoolManager(ssl_context=tls, maxsize=CONNECTIONS)
-    return Access(cluster["server"].rstrip("/"), pool, lambda: headers)
+    return Access(server, _Connections(server, tls).ask, lambda: headers)
 
 
 def _named(entries: List[Mapping[str, Any]], kind: str, name: str) -> Dict[str, Any]:
@@ -89,17 +103,9 @@ def _named(entries: List[Mapping[str, Any]], kind: str, name: str) -> Dict[str, 
     return {key: value for key, value in found[kind].items() if value not in (None, "")}
 
 
-class _Shared(ssl.SSLContext):
-    """For connections that are made at the same time. For each urllib3 sets the protocols anew,
-    while another connection may be reading them: its greeting is then no TLS."""
-
-    def set_alpn_protocols(self, alpn_protocols: Any) -> None:
-        pass
-
-
 def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], folder: str) -> ssl.SSLContext:
     # Not Python's default: that has come to refuse certificates which kubectl takes.
-    tls = _Shared(ssl.PROTOCOL_TLS_CLIENT)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority = _content(cluster, "certificate-authority", folder)
     if authority:
         tls.load_verify_locations(cadata=authority)
@@ -107,6 +113,8 @@ def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], folder: str) -> ss
         tls.load_default_certs()
     certificate = _content(user, "client-certificate", folder)
     if certificate:
+        import tempfile  # a token's user does without
+
         # Python takes a key from a file only.
         with tempfile.NamedTemporaryFile("w", encoding="ascii") as both:
             both.write(certificate + "\n" + (_content(user, "client-key", folder) or ""))
@@ -123,6 +131,52 @@ def _content(entry: Mapping[str, Any], key: str, folder: str) -> Optional[str]:
         with open(os.path.join(folder, entry[key]), encoding="ascii") as stream:
             return stream.read()
     return None
+
+
+class _Connections:
+    """To one API server: each is kept for the next call, so there are as many as calls at once.
+
+    urllib3 does more, and takes as long to load as a whole run with nothing to do may spend here.
+    """
+
+    def __init__(self, server: str, tls: ssl.SSLContext) -> None:
+        self._server = urlsplit(server)
+        self._tls = tls
+        self._idle: List[http.client.HTTPSConnection] = []
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Optional[str],
+        headers: Mapping[str, str],
+        seconds: float,
+    ) -> Answer:
+        connection = self._connection()
+        try:
+            connection.timeout = seconds
+            if connection.sock:
+                connection.sock.settimeout(seconds)
+            content = None if body is None else body.encode("utf-8")
+            connection.request(method, self._server.path + path, content, headers)
+            said = connection.getresponse()
+            answer = Answer(said.status, said.getheader("Date") or "", said.read())
+        except (OSError, http.client.HTTPException) as problem:
+            connection.close()
+            raise NoAnswer(str(problem) or type(problem).__name__) from None
+        self._idle.append(connection)
+        return answer
+
+    def _connection(self) -> http.client.HTTPSConnection:
+        while True:
+            try:
+                kept = self._idle.pop()
+            except IndexError:
+                host, port = self._server.hostname or "", self._server.port
+                return http.client.HTTPSConnection(host, port, context=self._tls)
+            if kept.sock and not select.select([kept.sock], [], [], 0)[0]:
+                return kept
+            kept.close()  # the server has closed it
 
 
 # --- what the library knows ------------------------------------------------------------
@@ -167,25 +221,38 @@ def configuration(kubeconfig: str, context: str) -> Any:
 
 
 def _by_library(own: Any) -> Access:
+    import urllib3  # comes with the library
+
     # The library's own way to call differs by its version; its configuration does not.
     tls: Dict[str, Any] = {
         "cert_reqs": "CERT_REQUIRED" if own.verify_ssl else "CERT_NONE",
         "ca_certs": own.ssl_ca_cert,
         "cert_file": own.cert_file,
         "key_file": own.key_file,
-        "maxsize": CONNECTIONS,
+        "maxsize": AT_ONCE,
     }
     if getattr(own, "tls_server_name", None):
         tls["server_hostname"] = own.tls_server_name
-    pool = (
+    pool: urllib3.PoolManager = (
         urllib3.ProxyManager(own.proxy, proxy_headers=own.proxy_headers, **tls)
         if own.proxy
         else urllib3.PoolManager(**tls)
     )
+
+    def ask(
+        method: str, path: str, body: Optional[str], headers: Mapping[str, str], seconds: float
+    ) -> Answer:
+        try:
+            said = pool.request(
+                method, own.host + path, body=body, headers=headers, timeout=seconds, retries=False
+            )
+        except urllib3.exceptions.HTTPError as problem:
+            raise NoAnswer(str(problem)) from None
+        return Answer(said.status, said.headers.get("Date", ""), said.data)
 
     def login() -> Dict[str, str]:
         return {
             each["key"]: each["value"] for each in own.auth_settings().values() if each["value"]
         }
 
-    return Access(own.host, pool, login)
+    return Access(own.host, ask, login)

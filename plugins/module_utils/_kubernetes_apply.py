@@ -10,12 +10,11 @@ Ansible's for each part would start Python anew and ask for all kinds of the API
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _diagnose,
-    _kubernetes,
+    _kubernetes_pods,
     _kubernetes_service,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._http import Answer
@@ -26,6 +25,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes impor
     MERGE,
     Cluster,
     ClusterError,
+    at_once,
     delete,
     find,
     folder,
@@ -34,7 +34,6 @@ from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes impor
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._names import HOOK, PREFIX, SERVICE
 
-AT_ONCE = 8
 ANEW = 1.0  # seconds after which a pod's sockets are read anew
 LOG = 60  # lines that are looked at of what failed
 
@@ -65,8 +64,7 @@ def apply(cluster: Cluster, objects: Sequence[Mapping[str, Any]]) -> bool:
 
     :raises ClusterError: the API server refuses one.
     """
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return any(list(pool.map(lambda thing: _applied(cluster, thing), objects)))
+    return any(at_once(lambda thing: _applied(cluster, thing), objects))
 
 
 def _applied(cluster: Cluster, thing: Mapping[str, Any]) -> bool:
@@ -214,7 +212,7 @@ class Look:
         self.read: Dict[str, Tuple[float, Any]] = {}
 
     def all(self) -> List[_diagnose.Container]:
-        found = _kubernetes.look(self.cluster, self.name, self.secrets)
+        found = _kubernetes_pods.look(self.cluster, self.name, self.secrets)
         return [c._replace(listen=self.sockets(c.ident)) if self.tell(c) else c for c in found]
 
     def tell(self, container: _diagnose.Container) -> bool:
@@ -222,7 +220,7 @@ class Look:
             return False
         if container.heard is None:
             return container.service in self.data
-        return container.heard.status == _kubernetes.NOBODY and container.up >= 1
+        return container.heard.status == _kubernetes_pods.NOBODY and container.up >= 1
 
     def sockets(self, pod: str) -> Any:
         now = time.monotonic()
@@ -297,13 +295,13 @@ def _run_to_end(
         answer = cluster.ask("GET", folder("Pod", namespace), query=selector)
         late = time.monotonic() >= end
         seen = next(
-            (_kubernetes.looked_at(p, answer.now, secrets) for p in answer.body["items"]), None
+            (_kubernetes_pods.looked_at(p, answer.now, secrets) for p in answer.body["items"]), None
         )
         if seen is None:
-            refused = _kubernetes.told(cluster, namespace, "FailedCreate").get(name)
+            refused = _kubernetes_pods.told(cluster, namespace, "FailedCreate").get(name)
             seen = _diagnose.Container(name, name, status="created", held=("pending", "no pod yet"))
             if refused:
-                seen = seen._replace(held=_kubernetes.refused(refused.message, secrets))
+                seen = seen._replace(held=_kubernetes_pods.refused(refused.message, secrets))
         ended = _ended(cluster, namespace, seen, late, secrets)
         if ended:
             return ended
@@ -356,8 +354,7 @@ def prune(
             if not each["metadata"].get("ownerReferences")
         ]
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = dict(zip(kinds, pool.map(names_of, kinds)))
+    found = dict(zip(kinds, at_once(names_of, kinds)))
     gone = [
         (kind, each)
         for kind, names in found.items()

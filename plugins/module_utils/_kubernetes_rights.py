@@ -6,17 +6,16 @@ what ``examples/kubernetes/rbac.yaml`` grants."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Dict, List, NamedTuple, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes import (
     KINDS,
     Cluster,
+    at_once,
 )
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 TRAEFIK = "traefik.io"
-_AT_ONCE = 8
 
 
 class Right(NamedTuple):
@@ -76,8 +75,7 @@ def missing(cluster: Cluster, traefik: bool) -> List[Right]:
     :raises ClusterError: the cluster cannot be asked.
     """
     wanted = needed(traefik)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        allowed = list(pool.map(lambda right: _is_allowed(cluster, right), wanted))
+    allowed = at_once(lambda right: _is_allowed(cluster, right), wanted)
     return [right for right, is_allowed in zip(wanted, allowed) if not is_allowed]
 
 

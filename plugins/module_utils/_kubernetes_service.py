@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _diagnose
@@ -15,6 +14,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._checks import se
 from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes import (
     Cluster,
     ClusterError,
+    at_once,
 )
 
 LOG_MAX, OUTPUT_MAX = 4 << 20, 16 << 20
@@ -23,7 +23,6 @@ RUN_MAX = 3600
 """So many seconds a command is waited for: as long as one of ``x-preview`` may take at most."""
 LOOK_MAX = 5
 """So many seconds a look at a pod's sockets may take."""
-_AT_ONCE = 8
 _PRINTED, _ERROR = (1, 2), 3
 """The channels on which a command's output and errors come, and at last how it has ended."""
 _CUT = "(what comes after these {0} MiB is not shown)"
@@ -81,8 +80,7 @@ def logs(cluster: Cluster, namespace: str, pods: Sequence[Pod], tail: int, since
                 return ""
             raise
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        texts = list(pool.map(read, pods))
+    texts = at_once(read, pods)
     width = max(len(pod.label) for pod in pods)
     return "".join(
         "{0}  | {1}\n".format(pod.label.ljust(width), line)

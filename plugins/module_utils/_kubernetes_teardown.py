@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes import (
     Cluster,
+    at_once,
     delete,
     find,
     folder,
@@ -75,13 +75,11 @@ def teardown(
     delete(cluster, path, very)
     # From now on nothing new is made there, and for five seconds its controller waits. What takes
     # its time to go goes meanwhile: claims wait for their pods, and those for what they still do.
-    with ThreadPoolExecutor(2) as pool:
-        gone = [
-            pool.submit(delete, cluster, folder("Pod", name), {"gracePeriodSeconds": 0}),
-            pool.submit(delete, cluster, folder("PersistentVolumeClaim", name), {}),
-        ]
-        for each in gone:
-            each.result()
+    without: Dict[str, Dict[str, Any]] = {
+        "Pod": {"gracePeriodSeconds": 0},
+        "PersistentVolumeClaim": {},
+    }
+    at_once(lambda kind: delete(cluster, folder(kind, name), without[kind]), without)
     namespace = _wait(cluster, path, time.monotonic() + seconds)
     if namespace is None:
         return TornDown(there, [], [], foreign)

@@ -25,8 +25,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from dataclasses import asdict, dataclass
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 SCHEMA = "1"
 """Version of the labels and names. A newer collection still lists what an older one made."""
@@ -102,8 +101,7 @@ class NameRefused(ValueError):
         super().__init__(f"{what}: {shown} is refused: {rule}")
 
 
-@dataclass(frozen=True)
-class Names:
+class Names(NamedTuple):
     """The names of one preview. ``domain`` is never empty: it ends in the one that was used."""
 
     app: str
@@ -122,10 +120,6 @@ class Names:
     scheme: str
     port: int
     url: str
-
-    def as_dict(self) -> Dict[str, Any]:
-        """All fields, for a fact, a result or a file."""
-        return asdict(self)
 
 
 def names(
@@ -340,7 +334,7 @@ def describe(
     found = names(app, number, **options)
     owner = owner_id(forge or "", repository) if repository else None
     return dict(
-        found.as_dict(),
+        found._asdict(),
         image_tag=image_tag(commit) if commit else found.name,
         labels=labels(found, owner),
     )

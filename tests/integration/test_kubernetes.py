@@ -22,6 +22,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _kubernetes,
     _kubernetes_apply,
     _kubernetes_lease,
+    _kubernetes_pods,
     _kubernetes_teardown,
     _lease,
 )
@@ -339,7 +340,7 @@ def test_the_same_causes_are_told_in_the_sentences_of_a_docker_host(
         )
 
     def found() -> dict[str, _diagnose.Finding]:
-        scene = _diagnose.Scene(services, _kubernetes.look(api, name))
+        scene = _diagnose.Scene(services, _kubernetes_pods.look(api, name))
         return {finding.service: finding for finding in _diagnose.judge(scene)}
 
     for service, (_container, code, words) in SICK.items():

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _diagnose,
-    _kubernetes,
     _kubernetes_external,
+    _kubernetes_pods,
 )
 
 LABELS = {"ephemera.preview/service": "web"}
@@ -63,13 +63,13 @@ FULL = "Pod ephemeral local storage usage exceeds the total limit of containers 
 
 def test_one_that_was_evicted_for_what_it_wrote_tells_of_the_next_one_while_that_is_young() -> None:
     full = pod("a", phase="Failed", reason="Evicted", message=FULL)
-    (seen,) = _kubernetes.looked(items(full, running("b", BORN)), NOW)
+    (seen,) = _kubernetes_pods.looked(items(full, running("b", BORN)), NOW)
     assert (seen.ident, seen.held) == ("b", ("no_disk", FULL.rstrip(". ")))
-    (seen,) = _kubernetes.looked(items(full, running("b", "2027-01-15T07:59:00Z")), NOW)
+    (seen,) = _kubernetes_pods.looked(items(full, running("b", "2027-01-15T07:59:00Z")), NOW)
     assert seen.held == ("", "")
     # What a node has no room for is not the app's doing.
     pressed = pod("a", phase="Failed", reason="Evicted", message="The node had condition: [Disk].")
-    (seen,) = _kubernetes.looked(items(pressed, running("b", BORN)), NOW)
+    (seen,) = _kubernetes_pods.looked(items(pressed, running("b", BORN)), NOW)
     assert seen.held == ("", "")
 
 
@@ -83,9 +83,9 @@ def test_one_of_a_set_is_told_by_events_of_the_one_before(up: float, last: str, 
         {"time": "2027-01-15T07:59:40Z"},
         {"time": "2027-01-15T07:59:55Z", "subresource": "status"},
     ]
-    since = {"db": _kubernetes.changed({"metadata": {"managedFields": changes}})}
-    said = {"db-0": _kubernetes.Told(FULL, 1, "2027-01-15T" + last)}
-    (seen,) = _kubernetes.remade([_diagnose.Container("db-0", "db", up=up)], since, said)
+    since = {"db": _kubernetes_pods.changed({"metadata": {"managedFields": changes}})}
+    said = {"db-0": _kubernetes_pods.Told(FULL, 1, "2027-01-15T" + last)}
+    (seen,) = _kubernetes_pods.remade([_diagnose.Container("db-0", "db", up=up)], since, said)
     assert seen.held[0] == held
 
 
@@ -107,7 +107,7 @@ def test_one_of_a_set_is_told_by_events_of_the_one_before(up: float, last: str, 
 def test_why_a_container_cannot_be_made_is_told(said: str, held: tuple[str, str]) -> None:
     waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": said}}
     of = pod("a", containerStatuses=[{"state": waiting}])
-    assert _kubernetes.looked_at(of, NOW).held == held
+    assert _kubernetes_pods.looked_at(of, NOW).held == held
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_a_node_that_has_not_got_the_login_yet_pulls_once_more(said: str) -> Non
     of = pod(
         "a", containerStatuses=[{"state": {"waiting": {"reason": "ErrImagePull", "message": said}}}]
     )
-    assert _kubernetes.looked_at(of, NOW).held == ("pull_denied", "")
+    assert _kubernetes_pods.looked_at(of, NOW).held == ("pull_denied", "")
     of["spec"]["imagePullSecrets"] = [{"name": "registries"}]
-    assert _kubernetes.looked_at(of, NOW).held == ("pull_unknown", "")
+    assert _kubernetes_pods.looked_at(of, NOW).held == ("pull_unknown", "")
 
 
 def external(**condition: str) -> dict[str, Any]:

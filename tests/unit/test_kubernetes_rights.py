@@ -12,6 +12,7 @@ import yaml
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _kubernetes,
     _kubernetes_apply,
+    _kubernetes_pods,
     _kubernetes_rights,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes_rights import Right
@@ -51,7 +52,7 @@ def test_what_is_pruned_may_be_read_made_and_deleted() -> None:
     for kind in _kubernetes_apply._PRUNED:
         dummy, resource = _kubernetes.KINDS[kind]
         assert verbs[resource] == {"get", "list", "create", "patch", "delete"}, kind
-    for kind in (*_kubernetes._LISTED, *_kubernetes._WORKLOADS):
+    for kind in (*_kubernetes._LISTED, *_kubernetes_pods._WORKLOADS):
         assert "list" in verbs[_kubernetes.KINDS[kind][1]], kind
 
 
