@@ -13,11 +13,9 @@ from ansible.errors import AnsibleActionFail
 from ansible_collections.ephemera.preview.plugins.module_utils import (
     _docker,
     _drift,
-    _host,
     _identity,
     _lease,
     _names,
-    _route,
     _settings,
 )
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import PreviewAction
@@ -50,32 +48,7 @@ class ActionModule(PreviewAction):
         there = target(self, settings, task_vars)
         public = _settings.public(settings)
         if scope == "host":
-            seen = there.observe("")
-            try:
-                network = _route.gateway_network(
-                    settings["preview_docker_subnets"], seen["gateway_subnet"]
-                )
-                domain = _names.base_domain(
-                    settings["preview_domain"] or None, settings["preview_host_ip"] or None
-                )
-            except (_route.RouteRefused, _names.NameRefused) as refused:
-                raise AnsibleActionFail(str(refused)) from None
-            return {
-                "changed": False,
-                "app": settings["preview_app"] or task_vars["inventory_hostname"],
-                "domain": domain,
-                "gateway_network": network,
-                "gateway_middlewares": _route.common(
-                    settings["preview_gateway_tls"] in ("given", "acme")
-                ),
-                "target": settings["preview_target"],
-                "state_dir": settings["preview_state_dir"],
-                "settings": public,
-                "no_log": settings["preview_no_log"],
-                "observed": seen["previews"],
-                "gateway": seen["gateway"],
-                "now": seen["now"],
-            }
+            return _of_host(there, settings, public, task_vars)
         host = task_vars["inventory_hostname"]
         there.check()
         try:
@@ -150,6 +123,8 @@ class _OnHost(_Target):
     def refuse_early(self, app: str, seen: dict[str, Any]) -> None:
         """Fail with what is in the way already, also where nothing else is due: what serves behind
         a firewall that is gone is not as wanted either."""
+        from ansible_collections.ephemera.preview.plugins.module_utils import _host
+
         if any(_host.troubles(seen, app, self.settings)):
             _doctor().refuse_early(self.action, self.settings, self.vars, seen)
 
@@ -181,11 +156,46 @@ class _InCluster(_Target):
         """The API server says itself what is in the way, once it is asked for something."""
 
 
+# Imports in functions: Ansible compiles a collection's code in every run, and few need these.
+
+
 def _doctor() -> ModuleType:
-    """Read only when something is wrong: Ansible compiles a collection's code in every run."""
     from ansible_collections.ephemera.preview.plugins.plugin_utils import _doctor
 
     return _doctor
+
+
+def _of_host(
+    there: _OnHost | _InCluster,
+    settings: dict[str, Any],
+    public: dict[str, Any],
+    task_vars: dict[str, Any],
+) -> dict[str, Any]:
+    """What is the same for all previews of an app's host or cluster, and what exists of them."""
+    from ansible_collections.ephemera.preview.plugins.module_utils import _route
+
+    seen = there.observe("")
+    try:
+        network = _route.gateway_network(settings["preview_docker_subnets"], seen["gateway_subnet"])
+        domain = _names.base_domain(
+            settings["preview_domain"] or None, settings["preview_host_ip"] or None
+        )
+    except (_route.RouteRefused, _names.NameRefused) as refused:
+        raise AnsibleActionFail(str(refused)) from None
+    return {
+        "changed": False,
+        "app": settings["preview_app"] or task_vars["inventory_hostname"],
+        "domain": domain,
+        "gateway_network": network,
+        "gateway_middlewares": _route.common(settings["preview_gateway_tls"] in ("given", "acme")),
+        "target": settings["preview_target"],
+        "state_dir": settings["preview_state_dir"],
+        "settings": public,
+        "no_log": settings["preview_no_log"],
+        "observed": seen["previews"],
+        "gateway": seen["gateway"],
+        "now": seen["now"],
+    }
 
 
 def _exactly_one(task_vars: dict[str, Any]) -> None:

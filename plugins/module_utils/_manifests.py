@@ -416,7 +416,9 @@ class _Renderer:
         if planned["autoscale"]:
             del spec["replicas"]  # the autoscaler's from the start
         if _volumes_of(service):
-            return self.object("StatefulSet", name, name, spec=dict(spec, serviceName=name))
+            # In order, a pod that never becomes well would keep its successor from its place.
+            spec.update(serviceName=name, podManagementPolicy="Parallel")
+            return self.object("StatefulSet", name, name, spec=spec)
         # All at once beside the old ones: the quota has room for that.
         spec["strategy"] = (
             {"type": "Recreate"}

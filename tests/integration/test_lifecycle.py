@@ -270,6 +270,13 @@ def test_until_deploy_a_failure_leaves_the_previous_version_serving(
     assert platform.get(1) == (200, "good")
     assert platform.running(1, "web") == serving
 
+    # From here on something else runs than before, and the next commit has to take its place.
+    starts = {"cache": "    image: redis:8\n", "web": "    build: .\n"}
+    for service, line in starts.items():
+        fails = bound.replace(line, line + '    command: [sh, -c, "echo gives up; exit 5"]\n')
+        up = platform.up(1, change(f"no {service}", **{"compose.yaml": fails})).refused()
+        assert f"{service} exits at start with code 5" in up.sentence
+
     platform.up(1, change("mended")).ok()
     assert platform.get(1) == (200, "mended")
     assert platform.exec(1, "cache", "cat", "/conf/text") == "mended"
