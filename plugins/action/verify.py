@@ -226,7 +226,7 @@ class _InCluster(_Target):
         """The same, once what is no longer wanted has gone."""
         made = json.loads(Path(self.preview["project_file"]).read_text(encoding="utf-8"))
         wanted = _manifests.everything(made)
-        said = self.action.ask_cluster(self.preview, "settle", wanted=wanted)
+        said = self.action.ask_cluster_as_holder(self.preview, "settle", wanted=wanted)
         return said["changed"], said["previews"][self.preview["name"]], said["now"]
 
 

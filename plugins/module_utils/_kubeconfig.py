@@ -222,6 +222,7 @@ def configuration(kubeconfig: str, context: str) -> Any:
 
 def _by_library(own: Any) -> Access:
     import urllib3  # comes with the library
+    from kubernetes.client.rest import should_bypass_proxies
 
     # The library's own way to call differs by its version; its configuration does not.
     tls: Dict[str, Any] = {
@@ -235,7 +236,7 @@ def _by_library(own: Any) -> Access:
         tls["server_hostname"] = own.tls_server_name
     pool: urllib3.PoolManager = (
         urllib3.ProxyManager(own.proxy, proxy_headers=own.proxy_headers, **tls)
-        if own.proxy
+        if own.proxy and not should_bypass_proxies(own.host, own.no_proxy or "")
         else urllib3.PoolManager(**tls)
     )
 

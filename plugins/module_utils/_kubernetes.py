@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from typing import (
@@ -29,7 +30,12 @@ from urllib.parse import urlencode
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _kubeconfig
 from ansible_collections.ephemera.preview.plugins.module_utils._kubeconfig import AT_ONCE
-from ansible_collections.ephemera.preview.plugins.module_utils._names import HOOK, PREFIX, SERVICE
+from ansible_collections.ephemera.preview.plugins.module_utils._names import (
+    HOOK,
+    MAIN,
+    PREFIX,
+    SERVICE,
+)
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -88,6 +94,11 @@ APPLIED = (
     "ExternalSecret",
 )  # fmt: skip
 """The kinds that a preview is made of besides its namespace, what runs once, and its data."""
+PATIENCE = 30
+"""So many seconds a question is asked again that an API server which has answered before does not
+answer now: one that is replaced is away for some."""
+_PAUSE = 1.0
+_PASSING = (500, 502, 503, 504)
 _ANY = "application/json, */*"
 # All that tells whether an object was changed, and nothing of what Secrets hold.
 _METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
@@ -120,6 +131,7 @@ class Cluster:
             self._access = _kubeconfig.access(kubeconfig, context)
         except _kubeconfig.NoWay as problem:
             raise ClusterError(str(problem)) from None
+        self._answered = False
 
     @property
     def server(self) -> str:
@@ -169,18 +181,31 @@ class Cluster:
         seconds: float,
         accept: str,
     ) -> _kubeconfig.Answer:
-        headers = {"Accept": accept, "Content-Type": kind, **self._access.login()}
         asked = path + ("?" + urlencode(query) if query else "")
         content = None if body is None else json.dumps(body)
-        try:
-            said = self._access.ask(method, asked, content, headers, seconds)
-        except _kubeconfig.NoAnswer as problem:
-            raise ClusterError(
-                "The cluster's API server at {0} does not answer: {1}".format(self.server, problem)
-            ) from None
-        if said.status >= 300:
-            raise ClusterError(_message(said.data, said.status), said.status)
-        return said
+        until = time.monotonic() + PATIENCE
+        while True:
+            # Anew, as a token may be another by now.
+            headers = {"Accept": accept, "Content-Type": kind, **self._access.login()}
+            try:
+                said = self._access.ask(method, asked, content, headers, seconds)
+            except _kubeconfig.NoAnswer as problem:
+                failed = ClusterError(
+                    "The cluster's API server at {0} does not answer: {1}".format(
+                        self.server, problem
+                    )
+                )
+                passes = method == "GET" and self._answered
+            else:
+                self._answered = True
+                if said.status < 300:
+                    return said
+                failed = ClusterError(_message(said.data, said.status), said.status)
+                # Who is asked too much has done nothing yet.
+                passes = said.status == 429 or (method == "GET" and said.status in _PASSING)
+            if not passes or time.monotonic() >= until:
+                raise failed
+            time.sleep(_PAUSE)
 
 
 def _message(body: bytes, status: int) -> str:
@@ -349,11 +374,22 @@ def _add(
         seen[kind].append(item)
 
 
+def spec_of(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is wanted of our container in a pod."""
+    return next(each for each in pod["spec"]["containers"] if each["name"] == MAIN)
+
+
+def status_of(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is known of it, which may be nothing yet."""
+    known = (pod.get("status") or {}).get("containerStatuses") or []
+    return next((each for each in known if each["name"] == MAIN), {})
+
+
 def as_container(pod: Mapping[str, Any]) -> Dict[str, Any]:
     """A pod in the observer's shape of a container."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     own = labels(metadata)
-    main: Mapping[str, Any] = next(iter(status.get("containerStatuses") or []), {})
+    main = status_of(pod)
     state = main.get("state") or {}
     ended = state.get("terminated") or {}
     ready = any(
@@ -364,7 +400,7 @@ def as_container(pod: Mapping[str, Any]) -> Dict[str, Any]:
         "name": metadata["name"],
         "service": own.get(SERVICE, ""),
         "oneoff": HOOK in own,
-        "image": pod["spec"]["containers"][0]["image"],
+        "image": spec_of(pod)["image"],
         "image_id": main.get("imageID", ""),
         "state": _word(pod, state),
         "health": "healthy" if ready else "starting",

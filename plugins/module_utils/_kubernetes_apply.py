@@ -32,7 +32,12 @@ from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes impor
     listed,
     place,
 )
-from ansible_collections.ephemera.preview.plugins.module_utils._names import HOOK, PREFIX, SERVICE
+from ansible_collections.ephemera.preview.plugins.module_utils._names import (
+    HOOK,
+    MAIN,
+    PREFIX,
+    SERVICE,
+)
 
 ANEW = 1.0  # seconds after which a pod's sockets are read anew
 LOG = 60  # lines that are looked at of what failed
@@ -80,12 +85,25 @@ def _applied(cluster: Cluster, thing: Mapping[str, Any]) -> bool:
     try:
         after = cluster.ask("PATCH", path, thing, query, APPLY).body
     except ClusterError as refused:
-        # Some fields of an object are for life.
+        # Some fields of an object are for life. What is refused as a new one, too, is just wrong.
         if refused.status != 422 or not before or thing["kind"] == "Namespace":
+            raise
+        if not _would_be_made(cluster, thing):
             raise
         _remove(cluster, [path])
         after = cluster.ask("PATCH", path, thing, query, APPLY).body
     return before is None or _version(before) != _version(after)
+
+
+def _would_be_made(cluster: Cluster, thing: Mapping[str, Any]) -> bool:
+    """Whether the API server would take an object if there was none of its name."""
+    other = dict(thing, metadata=dict(thing["metadata"], name=thing["metadata"]["name"] + "-tried"))
+    query = [("fieldManager", MANAGER), ("dryRun", "All")]
+    try:
+        cluster.ask("PATCH", place(other), other, query, APPLY)
+    except ClusterError as refused:
+        return refused.status != 422
+    return True
 
 
 def _version(thing: Mapping[str, Any]) -> str:
@@ -250,7 +268,7 @@ def told(
 def logs(cluster: Cluster, name: str, pod: str, secrets: Sequence[str]) -> List[str]:
     """The last words of a pod, of its life before, too: this one may have said little yet."""
     path = "{0}/{1}/log".format(folder("Pod", name), pod)
-    query = [("tailLines", str(LOG)), ("limitBytes", str(1 << 18))]
+    query = [("container", MAIN), ("tailLines", str(LOG)), ("limitBytes", str(1 << 18))]
     lines: List[str] = []
     for life in ([("previous", "true")], []):
         try:
@@ -290,13 +308,14 @@ def _run_to_end(
 ) -> _diagnose.Ended:
     namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
     selector = [("labelSelector", "{0}={1}".format(HOOK, name))]
+    # One of the same name, of a run before this, may not be quite gone.
+    uid = cluster.ask("GET", place(job)).body["metadata"]["uid"]
     patience = _diagnose.Patience()
     while True:
         answer = cluster.ask("GET", folder("Pod", namespace), query=selector)
         late = time.monotonic() >= end
-        seen = next(
-            (_kubernetes_pods.looked_at(p, answer.now, secrets) for p in answer.body["items"]), None
-        )
+        pods = [pod for pod in answer.body["items"] if _kubernetes_pods.owner(pod) == uid]
+        seen = next((_kubernetes_pods.looked_at(p, answer.now, secrets) for p in pods), None)
         if seen is None:
             refused = _kubernetes_pods.told(cluster, namespace, "FailedCreate").get(name)
             seen = _diagnose.Container(name, name, status="created", held=("pending", "no pod yet"))

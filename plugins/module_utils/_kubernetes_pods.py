@@ -23,6 +23,8 @@ from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes impor
     folder,
     is_replaced,
     labels,
+    spec_of,
+    status_of,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._names import SERVICE
 from ansible_collections.ephemera.preview.plugins.module_utils._redact import redact
@@ -106,7 +108,7 @@ def _unready(container: _diagnose.Container) -> bool:
 
 
 def _probe(pod: Mapping[str, Any]) -> Mapping[str, Any]:
-    return dict(pod["spec"]["containers"][0].get("readinessProbe") or {})
+    return dict(spec_of(pod).get("readinessProbe") or {})
 
 
 def _checked(
@@ -218,7 +220,7 @@ def _makers(
     return [
         each
         for each in sets
-        if _owner(each) == metadata["uid"]
+        if owner(each) == metadata["uid"]
         and (each["metadata"].get("annotations") or {}).get(_REVISION) == revision
     ]
 
@@ -229,7 +231,7 @@ def _made_by(
     workload: Mapping[str, Any],
     makers: Sequence[Mapping[str, Any]],
 ) -> bool:
-    if _owner(pod) not in {maker["metadata"]["uid"] for maker in makers}:
+    if owner(pod) not in {maker["metadata"]["uid"] for maker in makers}:
         return False
     if kind != "StatefulSet":
         return True
@@ -237,7 +239,8 @@ def _made_by(
     return bool(revision == (workload.get("status") or {}).get("updateRevision"))
 
 
-def _owner(thing: Mapping[str, Any]) -> str:
+def owner(thing: Mapping[str, Any]) -> str:
+    """The id of what controls an object, "" where nothing does."""
     owners = thing["metadata"].get("ownerReferences") or []
     return next((str(each["uid"]) for each in owners if each.get("controller")), "")
 
@@ -250,9 +253,7 @@ def refused(said: str, secrets: Sequence[str]) -> Tuple[str, str]:
 
 def looked_at(pod: Mapping[str, Any], now: int, secrets: Sequence[str] = ()) -> _diagnose.Container:
     """One pod as the diagnosis reads it."""
-    status = pod.get("status") or {}
-    spec = pod["spec"]["containers"][0]
-    main: Mapping[str, Any] = next(iter(status.get("containerStatuses") or []), {})
+    spec, main = spec_of(pod), status_of(pod)
     state = main.get("state") or {}
     ended = state.get("terminated") or (main.get("lastState") or {}).get("terminated") or {}
     running = "running" in state

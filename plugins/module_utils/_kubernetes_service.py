@@ -15,7 +15,9 @@ from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes impor
     Cluster,
     ClusterError,
     at_once,
+    folder,
 )
+from ansible_collections.ephemera.preview.plugins.module_utils._names import MAIN
 
 LOG_MAX, OUTPUT_MAX = 4 << 20, 16 << 20
 """So many bytes are read of a pod's log, and of what a command prints."""
@@ -67,12 +69,12 @@ def logs(cluster: Cluster, namespace: str, pods: Sequence[Pod], tail: int, since
     """
     if not pods:
         return ""
-    query = [("container", "main"), ("tailLines", str(tail)), ("limitBytes", str(LOG_MAX))]
+    query = [("container", MAIN), ("tailLines", str(tail)), ("limitBytes", str(LOG_MAX))]
     if since:
         query.append(("sinceSeconds", str(max(1, round(seconds(since) or 0)))))
 
     def read(pod: Pod) -> str:
-        path = "/api/v1/namespaces/{0}/pods/{1}/log".format(namespace, pod.name)
+        path = "{0}/{1}/log".format(folder("Pod", namespace), pod.name)
         try:
             return cluster.ask_text(path, query)
         except ClusterError as refused:
@@ -159,7 +161,7 @@ def _opened(cluster: Cluster, namespace: str, pod: str, command: Sequence[str]) 
                 client.CoreV1Api(api).connect_get_namespaced_pod_exec,
                 pod,
                 namespace,
-                container="main",
+                container=MAIN,
                 command=list(command),
                 stdin=False,
                 stdout=True,

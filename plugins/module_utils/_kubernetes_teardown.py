@@ -66,13 +66,16 @@ def teardown(
     there = lines(seen)
     if check or not there:
         return TornDown(there if check else [], there if check else [], [], foreign)
-    path = "/api/v1/namespaces/" + name
+    path = folder("Namespace") + "/" + name
     metadata = cluster.ask("GET", path).body["metadata"]
     if labels(metadata).get(PREFIX + "owner") != owner:
         return TornDown([], [], [], ["namespace {0}".format(name)])
     # That very one: another of its name may be made before the call arrives.
     very = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
     delete(cluster, path, very)
+    going = find(cluster, path)
+    if going is None or going.body["metadata"]["uid"] != metadata["uid"]:
+        return TornDown(there, [], [], foreign)
     # From now on nothing new is made there, and for five seconds its controller waits. What takes
     # its time to go goes meanwhile: claims wait for their pods, and those for what they still do.
     without: Dict[str, Dict[str, Any]] = {

@@ -33,7 +33,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _ingress,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import in_bytes, seconds
-from ansible_collections.ephemera.preview.plugins.module_utils._names import HOOK, SERVICE
+from ansible_collections.ephemera.preview.plugins.module_utils._names import HOOK, MAIN, SERVICE
 from ansible_collections.ephemera.preview.plugins.module_utils._project import observability
 
 PULL_SECRET = "registries"
@@ -329,8 +329,7 @@ class _Renderer:
         ]
         internet = {
             "cidr": "0.0.0.0/0",
-            "except": ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12"]
-            + ["192.168.0.0/16"],
+            "except": list(_firewall.CLOSED[4]),
         }
         egress.append({"to": [{"ipBlock": internet}]})
         granted = self.settings["preview_egress_allow"]
@@ -522,7 +521,7 @@ class _Renderer:
     def container(self, planned: Mapping[str, Any], service: Mapping[str, Any]) -> Dict[str, Any]:
         limits = planned["resources"]
         container: Dict[str, Any] = {
-            "name": "main",
+            "name": MAIN,
             "image": planned["image"],
             "resources": {
                 "limits": {

@@ -35,6 +35,8 @@ PREFIX = "ephemera.preview/"
 SERVICE, HOOK = PREFIX + "service", PREFIX + "hook"
 """In a cluster the label by which a service's pods are found, and that of what runs a hook, which
 are not."""
+MAIN = "main"
+"""The container of ours in such a pod; others may have put theirs beside it."""
 
 IMAGES = "ephemera-preview"
 """The first part of every image repository of ours."""

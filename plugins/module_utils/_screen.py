@@ -511,17 +511,22 @@ def without_names(normal: Dict[str, Any], project: str) -> Dict[str, Any]:
 
 
 def too_many_ports(document: Mapping[str, Any]) -> List[Problem]:
-    """Ranges of ports that Compose would write out one by one, of all services together."""
+    """Ranges of ports that would be written out one by one, of all services together."""
     total = 0
     for name, service in document.get("services", {}).items():
-        for entry in service.get("ports", []):
-            written = str(entry.get("target", "") if isinstance(entry, dict) else entry)
-            ranges = re.findall(r"([0-9]{1,5})-([0-9]{1,5})", written)
-            total += 1 + max((abs(int(last) - int(first)) for first, last in ranges), default=0)
-            if total > PORTS_MAX:
-                reason = "a preview has at most {0} ports".format(PORTS_MAX)
-                return [Problem(("services", name, "ports"), written, reason)]
+        for key in ("ports", "expose"):
+            for entry in service.get(key, []):
+                written = str(entry.get("target", "") if isinstance(entry, dict) else entry)
+                total += _ports_in(written)
+                if total > PORTS_MAX:
+                    reason = "a preview has at most {0} ports".format(PORTS_MAX)
+                    return [Problem(("services", name, key), written, reason)]
     return []
+
+
+def _ports_in(written: str) -> int:
+    ranges = re.findall(r"([0-9]{1,5})-([0-9]{1,5})", written)
+    return 1 + max((abs(int(last) - int(first)) for first, last in ranges), default=0)
 
 
 def too_many_containers(of_each: Iterable[int]) -> List[Problem]:

@@ -266,12 +266,7 @@ class PreviewAction(ActionBase):
     def _lease_in_cluster(
         self, action: str, preview: dict[str, Any], kind: str, seconds: int, state: str, dead: str
     ) -> str:
-        hold = {
-            "writer": _writer(preview, kind, dead),
-            "action": action,
-            "seconds": seconds,
-            "state": state,
-        }
+        hold = _holding(preview, action, seconds, kind=kind, state=state, dead=dead)
         if self.asks_cluster and action == "keep":
             self._hold = hold  # with the next question, which this action will ask
             return ""
@@ -297,7 +292,7 @@ class PreviewAction(ActionBase):
         fetched for a cluster is gone already."""
         if preview["target"] == "kubernetes":
             try:
-                self.ask_cluster(preview, "teardown", owner=preview["owner"], seconds=30)
+                self.ask_cluster_as_holder(preview, "teardown", owner=preview["owner"], seconds=30)
             except AnsibleActionFail as problem:
                 # Why the run failed is to be told all the same.
                 Display().warning(str(problem))
@@ -342,6 +337,17 @@ class PreviewAction(ActionBase):
             raise AnsibleActionFail(said["msg"], result=said)
         return said
 
+    def ask_cluster_as_holder(
+        self, preview: Mapping[str, Any], ask: str, **params: Any
+    ) -> dict[str, Any]:
+        """The same while this run still has the lease, which it then keeps for as long as a stage
+        may take at least.
+
+        :raises AnsibleActionFail: as :meth:`ask_cluster`.
+        """
+        seconds = preview["settings"]["preview_lease"]
+        return self.ask_cluster(preview, ask, hold=_holding(preview, "keep", seconds), **params)
+
 
 class ProgramAction(PreviewAction):
     """An action that only has its ``program`` run on the host.
@@ -358,6 +364,20 @@ class ProgramAction(PreviewAction):
         works_on = arguments[self.works_on] if self.works_on else ""
         params = {k: v for k, v in arguments.items() if k not in ("stage", "preview")}
         return self.run_program(self.program, params, task_vars, paths, works_on)
+
+
+def _holding(
+    preview: Mapping[str, Any],
+    action: str,
+    seconds: int,
+    *,
+    kind: str = "up",
+    state: str = "",
+    dead: str = "",
+) -> dict[str, Any]:
+    """What a question to a cluster brings along that takes or keeps the lease."""
+    writer = _writer(preview, kind, dead)
+    return {"writer": writer, "action": action, "seconds": seconds, "state": state}
 
 
 def _writer(preview: Mapping[str, Any], kind: str, dead: str) -> dict[str, Any]:

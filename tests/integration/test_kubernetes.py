@@ -26,7 +26,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _kubernetes_teardown,
     _lease,
 )
-from ansible_collections.ephemera.preview.plugins.module_utils._names import PREFIX
+from ansible_collections.ephemera.preview.plugins.module_utils._names import HOOK, PREFIX
 from clusters import Account, Cluster, eventually
 
 
@@ -281,6 +281,56 @@ def test_what_somebody_else_changes_of_what_was_applied_is_seen(
     assert set(seen(api, name)["applied"]) == {f"Namespace/{name}"}
     _kubernetes_apply.apply(api, objects)
     assert seen(api, name)["applied"] == applied
+
+
+def test_what_is_refused_takes_nothing_away(api: _kubernetes.Cluster, name: str) -> None:
+    mine = writer(name, "a")
+    _kubernetes_lease.hold(api, mine, "take", 600)
+
+    def apply(**more: Any) -> str:
+        labels = {PREFIX + "service": "web"}
+        pod = {"containers": [{"name": "main", "image": "busybox:1.37"}], **more}
+        spec = {
+            "replicas": 0,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        }
+        metadata = {"name": "web", "namespace": name, "labels": dict(mine.labels)}
+        thing = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata}
+        if "serviceName" in more:
+            spec["serviceName"] = pod.pop("serviceName")
+        _kubernetes_apply.apply(api, [thing | {"spec": spec}])
+        return str(api.ask("GET", _kubernetes.place(thing)).body["metadata"]["uid"])
+
+    first = apply()
+    aliases = [{"ip": "10.0.0.1", "hostnames": ["my_host"]}]
+    with pytest.raises(_kubernetes.ClusterError, match="my_host"):
+        apply(hostAliases=aliases)
+    assert apply() == first
+    # What no change leads to is made anew.
+    assert apply(serviceName="web") != first
+
+
+def test_a_one_off_is_not_judged_by_a_pod_of_the_run_before(
+    api: _kubernetes.Cluster, cluster: Cluster, name: str
+) -> None:
+    mine = writer(name, "a")
+    _kubernetes_lease.hold(api, mine, "take", 600)
+    labels = {HOOK: "migrate"}
+
+    def spec(code: int) -> dict[str, Any]:
+        command = ["sh", "-c", f"exit {code}"]
+        container = {"name": "main", "image": "busybox:1.37", "command": command}
+        return {"restartPolicy": "Never", "containers": [container]}
+
+    before = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": labels}}
+    cluster.apply(name, before | {"spec": spec(0)})
+    metadata = {"name": "migrate", "namespace": name, "labels": dict(mine.labels)}
+    template = {"metadata": {"labels": labels}, "spec": spec(7)}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata}
+    job["spec"] = {"backoffLimit": 0, "template": template}  # type: ignore[assignment]
+    ended = _kubernetes_apply.run_job(api, [job], 60, ())
+    assert ended and ended.code == 7
 
 
 SICK: dict[str, tuple[dict[str, Any], str, str]] = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import TINY, Platform, command_lines, docker, wait
+from conftest import TINY, InCluster, Platform, command_lines, docker, wait
 
 COMPOSE = str(TINY["compose.yaml"])
 STAGES = ["source", "plan", "build", "database", "migrate", "seed", "deploy", "verify"]
@@ -184,6 +186,23 @@ def test_down_wins_over_an_up_that_works(anywhere: Platform, stage: str) -> None
     time.sleep(0.5)
     assert platform.traces() == before
     assert f"previews/{platform.name(1)}" not in "\n".join(command_lines())
+
+
+def test_a_run_that_was_taken_down_removes_nothing_of_the_next(in_cluster: InCluster) -> None:
+    """What a first run has made goes with it when planning fails: not what another has made."""
+    commit = in_cluster.repository.pull_request(1, "Broken", files={"compose.yaml": "nothing: 1\n"})
+    first = in_cluster.begin("up", preview_number=1, preview_commit=commit)
+    wait(lambda: in_cluster.namespace(1) or first.process.poll() is not None)
+    os.killpg(first.process.pid, signal.SIGSTOP)
+    try:
+        in_cluster.down(1).ok()
+        in_cluster.lend(1, f"another {int(time.time()) + 600} up ci-7/0 812 1")
+    finally:
+        os.killpg(first.process.pid, signal.SIGCONT)
+    assert first.ended().refused().result["failure"]["stage"] in ("source", "plan")
+    assert in_cluster.namespace(1)
+    in_cluster.lend(1, "")
+    in_cluster.down(1).ok()
 
 
 def test_a_lease_of_a_run_elsewhere_holds_until_it_expires(anywhere: Platform) -> None:

@@ -30,14 +30,14 @@ def pod(name: str, **status: Any) -> dict[str, Any]:
             "creationTimestamp": BORN,
             "ownerReferences": [owner],
         },
-        "spec": {"containers": [{"image": "acme/web"}]},
+        "spec": {"containers": [{"name": "main", "image": "acme/web"}]},
         "status": {"phase": "Pending", **status},
     }
 
 
 def running(name: str, since: str) -> dict[str, Any]:
     state = {"running": {"startedAt": since}}
-    return pod(name, phase="Running", containerStatuses=[{"state": state}])
+    return pod(name, phase="Running", containerStatuses=[{"name": "main", "state": state}])
 
 
 def items(*pods: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -106,7 +106,7 @@ def test_one_of_a_set_is_told_by_events_of_the_one_before(up: float, last: str, 
 )
 def test_why_a_container_cannot_be_made_is_told(said: str, held: tuple[str, str]) -> None:
     waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": said}}
-    of = pod("a", containerStatuses=[{"state": waiting}])
+    of = pod("a", containerStatuses=[{"name": "main", "state": waiting}])
     assert _kubernetes_pods.looked_at(of, NOW).held == held
 
 
@@ -119,7 +119,10 @@ def test_why_a_container_cannot_be_made_is_told(said: str, held: tuple[str, str]
 )
 def test_a_node_that_has_not_got_the_login_yet_pulls_once_more(said: str) -> None:
     of = pod(
-        "a", containerStatuses=[{"state": {"waiting": {"reason": "ErrImagePull", "message": said}}}]
+        "a",
+        containerStatuses=[
+            {"name": "main", "state": {"waiting": {"reason": "ErrImagePull", "message": said}}}
+        ],
     )
     assert _kubernetes_pods.looked_at(of, NOW).held == ("pull_denied", "")
     of["spec"]["imagePullSecrets"] = [{"name": "registries"}]

@@ -484,6 +484,15 @@ def test_too_many_containers() -> None:
     assert only.value == "101 containers"
 
 
+@pytest.mark.parametrize("key", ["ports", "expose"])
+def test_too_many_ports(key: str) -> None:
+    least = {"services": {"web": {key: ["8080", f"1-{_screen.PORTS_MAX - 1}"]}}}
+    assert _screen.too_many_ports(least) == []
+    more = {"services": least["services"] | {"api": {key: ["80/udp"]}}}
+    (only,) = _screen.too_many_ports(more)
+    assert only.path == ("services", "api", key)
+
+
 def test_too_many_services() -> None:
     text = "services:\n" + "".join(f"  s{i}: {{image: nginx}}\n" for i in range(51))
     assert problems(text) == [
