@@ -146,6 +146,8 @@ class Platform:
     """Of the environment that playbooks are run in."""
     groups: dict[str, Any] = field(default_factory=dict)
     """Further groups of the inventory."""
+    elsewhere: Callable[[list[str]], list[str]] = list
+    """Of a command the one that runs it where playbooks run."""
 
     def beside(self, folder: str) -> Self:
         """The same platform in a folder of its own, for what runs at the same time."""
@@ -172,7 +174,7 @@ class Platform:
         (self.folder / "inventory.json").write_text(json.dumps(inventory))
         variables = self.folder / f"{uuid.uuid4().hex}.json"
         variables.write_text(json.dumps(settings))
-        return [
+        command = [
             str(Path(sys.executable).with_name("ansible-playbook")),
             name if "/" in name else f"ephemera.preview.{name}",
             "-i",
@@ -181,6 +183,7 @@ class Platform:
             f"@{variables}",
             *arguments,
         ]
+        return self.elsewhere(command)
 
     def environment(self) -> dict[str, str]:
         (self.folder / "tmp").mkdir(exist_ok=True)
@@ -616,8 +619,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes the cluster may run beside what takes the Docker host, each one after another.
 
     The demo is one of the latter: it has one folder for both targets, and it comes first, as it
-    brings a gateway of its own and an engine has one. At the very end comes what starts the
-    cluster anew, with which accounts and images are gone.
+    brings a gateway of its own and an engine has one. So is the execution environment, whose image
+    is made once for both. At the very end comes what starts the cluster anew, with which accounts
+    and images are gone.
     """
 
     def turn(item: pytest.Item) -> tuple[bool, bool, bool]:
@@ -625,7 +629,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         file = item.path.name
         in_cluster = "kubernetes" in item.nodeid or not fixtures.isdisjoint(("cluster", "account"))
         return (
-            in_cluster and file != "test_demo.py",
+            in_cluster and file not in ("test_demo.py", "test_execution_environment.py"),
             file == "test_cluster.py",
             file != "test_demo.py",
         )

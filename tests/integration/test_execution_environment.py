@@ -11,14 +11,13 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from bindep.depends import Depends
-from conftest import ROOT, Platform, an_app, docker, holdings
+from conftest import ROOT, InCluster, Platform, an_app, docker, holdings
 from repositories import Repository
 from sshd import Server, an_sshd
 from tiny import TINY
@@ -37,6 +36,7 @@ REPOSITORY = [
     "RUN echo 'deb [trusted=yes] file:/docker ./' >/etc/apt/sources.list.d/docker.list",
     "WORKDIR /",
 ]
+HEALTH = {"health": "/hosts"}
 CONTROL = """\
 Package: docker-compose-plugin
 Version: {version}
@@ -147,25 +147,23 @@ def ssh(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-@dataclass
-class Controller(Platform):
-    """Playbooks run in the image. Of this machine it has inventory, result and a key to get in."""
+def controlled(app: Platform, image: str, *folders: Path) -> None:
+    """Have playbooks run in the image, which has these folders of this machine."""
 
-    image: str = ""
-    server: Server | None = None
+    def elsewhere(command: list[str]) -> list[str]:
+        words = ["ansible-playbook", *command[1:]]
+        return started(image, *words, folders=[app.folder, *folders])
 
-    def command(self, name: str, arguments: list[str], settings: dict[str, Any]) -> list[str]:
-        assert self.server
-        playbook = super().command(name, arguments, settings)
-        folders = [self.folder, self.server.folder]
-        return started(self.image, "ansible-playbook", *playbook[1:], folders=folders)
+    app.elsewhere = elsewhere
 
 
 @pytest.fixture
-def controller(image: str, gateway: Platform, ssh: Server, tmp_path: Path) -> Iterator[Controller]:
+def controller(image: str, gateway: Platform, ssh: Server, tmp_path: Path) -> Iterator[Platform]:
+    """An app on a host that is reached by ssh, and nothing else of it is."""
     with an_app(gateway, tmp_path) as app:
         app.settings |= ssh.connection
-        yield Controller(**vars(app), image=image, server=ssh)
+        controlled(app, image, ssh.folder)
+        yield app
 
 
 def test_the_image_fetches_and_reads_an_app_by_itself(
@@ -194,7 +192,7 @@ def test_the_image_fetches_and_reads_an_app_by_itself(
     assert set(read["services"]) == {"web", "cache"}
 
 
-def test_previews_come_and_go_by_ssh(controller: Controller) -> None:
+def test_previews_come_and_go_by_ssh(controller: Platform) -> None:
     assert controller.repository
     page = {"www/index.html": "one\n"}
     commit = controller.repository.pull_request(1, "A change", files=page)
@@ -215,3 +213,28 @@ def test_previews_come_and_go_by_ssh(controller: Controller) -> None:
     controller.down(1).ok()
     assert holdings() == before
     assert not (controller.state / "previews" / controller.name(1)).exists()
+
+
+def test_previews_come_and_go_in_a_cluster(
+    image: str, in_cluster: InCluster, tmp_path: Path
+) -> None:
+    """From a runner that has no engine: images are of CI."""
+    base = in_cluster.cluster.push("busybox:1.37", "base/busybox:1.37", tmp_path / "docker")
+    in_cluster.settings["preview_images"] = {"web": base}
+    kubeconfig = Path(in_cluster.settings["preview_kubeconfig"])
+    repository = in_cluster.repository.path
+    controlled(in_cluster, image, in_cluster.state, kubeconfig.parent, repository)
+    web = {"image": "web", "build": ".", "command": ["httpd", "-f", "-p", "8080", "-h", "/etc"]}
+    compose = {"services": {"web": web | {"ports": ["8080:8080"], "x-preview": HEALTH}}}
+    commit = in_cluster.repository.pull_request(
+        1, "A change", files={"compose.yaml": json.dumps(compose)}
+    )
+    up = in_cluster.up(1, commit).ok()
+    assert up.result["outcome"] == "ready"
+    assert in_cluster.get(1, "/hosts")[0] == 200
+    again = in_cluster.up(1, commit).ok()
+    assert (again.changed, again.result["outcome"]) == (0, "unchanged")
+    ran = in_cluster.play("run", preview_number=1, preview_command=["cat", "/etc/hostname"]).ok()
+    assert "web-" in ran.out
+    in_cluster.down(1).ok()
+    assert in_cluster.traces() == set()
