@@ -58,9 +58,14 @@ def _machine() -> str:
     return "{0}/{1}".format(socket.gethostname() or "unknown", boot)
 
 
+# Ansible reads a plugin before it makes a process of its own for each task. Asked later, that one
+# would tell another parent where Ansible was killed meanwhile.
+_READ_BY = os.getpid()
+
+
 def holder(pid: Optional[int] = None) -> str:
     """This run as the last three fields of a lease."""
-    pid = pid or os.getppid()
+    pid = pid or (os.getppid() if os.getpid() == _READ_BY else _READ_BY)
     return "{0} {1} {2}".format(_machine(), pid, _process_start(pid) or "0")
 
 

@@ -72,7 +72,7 @@ def test_after_a_kill_at_any_stage_the_next_up_heals_at_once(anywhere: Platform)
 
 @pytest.mark.parametrize(
     ("anywhere", "group"),
-    [("docker", False), ("docker", True), ("kubernetes", False)],
+    [("docker", False), ("docker", True), ("kubernetes", True)],
     indirect=["anywhere"],
 )
 def test_after_a_kill_at_any_stage_a_down_leaves_nothing(anywhere: Platform, group: bool) -> None:
@@ -167,7 +167,7 @@ def test_of_two_ups_one_is_refused_and_a_down_ends_the_other(anywhere: Platform)
 
 @pytest.mark.parametrize(
     ("anywhere", "stage"),
-    [("docker", "build"), ("docker", "deploy"), ("kubernetes", "deploy")],
+    [("docker", "build"), ("docker", "deploy"), ("kubernetes", "build")],
     indirect=["anywhere"],
 )
 def test_down_wins_over_an_up_that_works(anywhere: Platform, stage: str) -> None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _lease
@@ -156,3 +157,30 @@ def test_a_refusal_says_who_and_what_to_do():
     sentence = _lease.refusal("shop-pr-1", lease, now=100)
     assert "shop-pr-1 is held by an up on ci-7 (process 812), for at most 30 s" in sentence
     assert "being taken down" in _lease.refusal("x", lease._replace(kind="down"), 0)
+
+
+# As Ansible: it reads the plugin, makes a process for a task, and is killed.
+KILLED = """
+import os, signal, time
+from ansible_collections.ephemera.preview.plugins.module_utils import _lease
+whole = os.getpid()
+if os.fork():
+    os.kill(whole, signal.SIGKILL)
+while os.getppid() == whole:
+    time.sleep(0.01)
+print(whole, _lease.holder())
+"""
+
+
+def test_what_a_killed_run_leaves_at_work_still_names_it():
+    read, write = os.pipe()
+    path = {"PYTHONPATH": str(Path(__file__).parents[2] / ".collections")}
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED], env=os.environ | path, stdout=write, check=False
+    )
+    os.close(write)
+    assert ended.returncode == -9
+    with os.fdopen(read) as said:
+        whole, host, pid, start = said.read().split()
+    assert pid == whole
+    assert _lease.is_dead(_lease.parse(f"a 99 up {host} {pid} {start}"))
