@@ -226,7 +226,9 @@ class _InCluster(_Target):
         """The same, once what is no longer wanted has gone."""
         made = json.loads(Path(self.preview["project_file"]).read_text(encoding="utf-8"))
         wanted = _manifests.everything(made)
-        said = self.action.ask_cluster_as_holder(self.preview, "settle", wanted=wanted)
+        quota = next(each for each in made["base"] if each["kind"] == "ResourceQuota")
+        left = {"wanted": wanted, "quota": quota}
+        said = self.action.ask_cluster_as_holder(self.preview, "settle", **left)
         return said["changed"], said["previews"][self.preview["name"]], said["now"]
 
 

@@ -104,8 +104,9 @@ def _workloads(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dic
 
 
 def _settle(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
-    """What is no longer wanted goes; then what there is."""
+    """What is no longer wanted goes, and with it the room it had; then what there is."""
     pruned = _kubernetes_apply.prune(cluster, params["name"], params["wanted"])
+    _kubernetes_apply.write(cluster, params["quota"])
     seen = _kubernetes.observe(cluster, params["name"])
     return dict(seen, pruned=pruned, changed=bool(pruned))
 

@@ -9,7 +9,9 @@ Ansible's for each part would start Python anew and ask for all kinds of the API
 
 from __future__ import annotations
 
+import re
 import time
+from fractions import Fraction
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils import (
@@ -81,9 +83,11 @@ def _applied(cluster: Cluster, thing: Mapping[str, Any]) -> bool:
     if before and thing["kind"] == "Job":
         _remove(cluster, [path])  # a job is run anew
         before = None
-    query = [("fieldManager", MANAGER), ("force", "true")]
+    if before and thing["kind"] == "ResourceQuota":
+        # What another version has started goes only when this one is verified.
+        thing = roomier(thing, before.get("status", {}).get("used", {}))
     try:
-        after = cluster.ask("PATCH", path, thing, query, APPLY).body
+        after = write(cluster, thing)
     except ClusterError as refused:
         # Some fields of an object are for life. What is refused as a new one, too, is just wrong.
         if refused.status != 422 or not before or thing["kind"] == "Namespace":
@@ -91,7 +95,7 @@ def _applied(cluster: Cluster, thing: Mapping[str, Any]) -> bool:
         if not _would_be_made(cluster, thing):
             raise
         _remove(cluster, [path])
-        after = cluster.ask("PATCH", path, thing, query, APPLY).body
+        after = write(cluster, thing)
     return before is None or _version(before) != _version(after)
 
 
@@ -104,6 +108,40 @@ def _would_be_made(cluster: Cluster, thing: Mapping[str, Any]) -> bool:
     except ClusterError as refused:
         return refused.status != 422
     return True
+
+
+def write(cluster: Cluster, thing: Mapping[str, Any]) -> Object:
+    """Apply an object just as it is given; what it is then."""
+    query = [("fieldManager", MANAGER), ("force", "true")]
+    return cluster.ask("PATCH", place(thing), thing, query, APPLY).body
+
+
+def roomier(quota: Mapping[str, Any], used: Mapping[str, str]) -> Object:
+    """A quota that leaves room for all it is made for beside what is in use already."""
+    hard = {
+        key: _written(_read(limit) + _read(used.get(key, "0")))
+        for key, limit in quota["spec"]["hard"].items()
+    }
+    return dict(quota, spec={"hard": hard})
+
+
+_SUFFIX = re.compile(r"[A-Za-z]*\Z")
+_SUFFIXES = {
+    "": Fraction(1),
+    "m": Fraction(1, 1000),
+    **{suffix: Fraction(1000**n) for n, suffix in enumerate("kMGTPE", 1)},
+    **{suffix + "i": Fraction(1024**n) for n, suffix in enumerate("KMGTPE", 1)},
+}
+
+
+def _read(amount: str) -> Fraction:
+    """An amount as Kubernetes writes it: 1500m, 6Gi, 1610612736."""
+    number = _SUFFIX.sub("", amount)
+    return Fraction(number) * _SUFFIXES[amount[len(number) :]]
+
+
+def _written(amount: Fraction) -> str:
+    return str(amount) if amount.denominator == 1 else "{0}m".format(round(amount * 1000))
 
 
 def _version(thing: Mapping[str, Any]) -> str:

@@ -518,6 +518,16 @@ class InCluster(Platform):
         "persistentvolumeclaims,middlewares.traefik.io,ingressroutes.traefik.io"
     )
 
+    def made(self, number: int) -> set[str]:
+        """What a preview is made of, each as kind and name, but what controllers make of that."""
+        ours = ["-l", f"ephemera.preview/name={self.name(number)}", "-o", "json"]
+        listed = json.loads(self.kubectl(number, "get", f"{self.KINDS},secrets", *ours))["items"]
+        return {
+            f"{each['kind']}/{each['metadata']['name']}"
+            for each in listed
+            if "ownerReferences" not in each["metadata"]
+        }
+
     def shown(self, number: int) -> str:
         listed = self.kubectl(number, "get", f"{self.KINDS},events", "-o", "json")
         held = "".join(

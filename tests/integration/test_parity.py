@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import TARGETS, Platform, somewhere
+from conftest import TARGETS, InCluster, Platform, somewhere
 from rich import RICH
 from visitors import Visitors
 
@@ -151,29 +151,77 @@ services:
   web:
     build: .
     ports: ["8080:8080"]
+    environment: {COMMIT: "${PREVIEW_COMMIT}"}
     x-preview: {health: /health}
 """
+# The same with services that a later commit drops: all that a service may be made of.
+MORE = f"""\
+x-preview: {{web: web}}
+{STATELESS}
+  extra:
+    build: .
+    ports: ["8080:8080"]
+    configs: [greeting]
+    volumes: ["./www/health:/bound:ro"]
+  store:
+    image: redis:8
+    volumes: ["kept:/data"]
+volumes: {{kept: {{}}}}
+configs: {{greeting: {{content: hello}}}}
+"""
+# What of them is not kept; "-" stands for a name by its content.
+DROPPED = {
+    *("Deployment/extra", "Service/extra", "Ingress/extra", "NetworkPolicy/ingress-extra"),
+    *("Secret/extra-", "ConfigMap/extra-", "StatefulSet/store", "Service/store"),
+}
 
 
-def test_a_redeploy_loses_no_request_in_a_cluster_and_few_on_a_docker_host(
-    anywhere: Platform,
-) -> None:
-    def change(text: str) -> str:
-        files: dict[str, str | bytes | None] = {
-            "compose.yaml": STATELESS,
-            "www/index.html": text,
-        }
-        return anywhere.repository.pull_request(1, text, files=files)
+def change(platform: Platform, text: str, compose: str = STATELESS) -> str:
+    """A commit of pull request 1 whose page is this text."""
+    files: dict[str, str | bytes | None] = {"compose.yaml": compose, "www/index.html": text}
+    return platform.repository.pull_request(1, text, files=files)
 
-    anywhere.up(1, change("one")).ok()
-    with Visitors(lambda: anywhere.get(1)) as visitors:
-        anywhere.up(1, change("two")).ok()
+
+def pages(visitors: Visitors) -> set[str]:
+    assert len(visitors.heard) > 100
+    return {each.text for each in visitors.heard if each.status == 200}
+
+
+def test_a_redeploy_on_a_docker_host_loses_few_requests(platform: Platform) -> None:
+    platform.up(1, change(platform, "one")).ok()
+    with Visitors(lambda: platform.get(1)) as visitors:
+        platform.up(1, change(platform, "two")).ok()
         time.sleep(1)
-    pages = {each.text for each in visitors.heard if each.status == 200}
-    assert pages == {"one", "two"} and len(visitors.heard) > 100
-    if anywhere.settings.get("preview_target") == "kubernetes":
-        assert not visitors.lost, visitors.lost[:5]
-    else:
-        # One container takes the other's place, once: docs/gateway.md says for how long.
-        assert {each.status for each in visitors.lost} <= {404, 502, 503, 504}, visitors.lost
-        assert visitors.silence < 10
+    assert pages(visitors) == {"one", "two"}
+    # One container takes the other's place, once: docs/gateway.md says for how long.
+    assert {each.status for each in visitors.lost} <= {404, 502, 503, 504}, visitors.lost
+    assert visitors.silence < 10
+
+
+def test_in_a_cluster_the_old_version_stays_until_the_new_one_is_verified(
+    in_cluster: InCluster,
+) -> None:
+    in_cluster.up(1, change(in_cluster, "one", MORE)).ok()
+    before = in_cluster.made(1)
+    with Visitors(lambda: in_cluster.get(1)) as visitors:
+        ends = STATELESS.replace("    build: .\n", '    build: .\n    command: ["false"]\n')
+        refused = in_cluster.up(1, change(in_cluster, "ends at once", ends)).refused()
+        assert refused.sentence == "web exits at start with code 1."
+    assert pages(visitors) == {"one"} and not visitors.lost, visitors.lost[:5]
+    assert in_cluster.made(1) >= before
+
+    with Visitors(lambda: in_cluster.get(1)) as visitors:
+        teapot = STATELESS.replace("/health}", "{path: /health, status: 418, retries: 2}}")
+        refused = in_cluster.up(1, change(in_cluster, "two", teapot)).refused()
+        assert refused.result["failure"]["stage"] == "verify"
+        assert in_cluster.made(1) >= before
+        in_cluster.up(1, change(in_cluster, "two")).ok()
+        time.sleep(1)
+    assert pages(visitors) == {"one", "two"} and not visitors.lost, visitors.lost[:5]
+    left = in_cluster.made(1)
+    gone = {re.sub(r"-[0-9a-f]{10}$", "-", line) for line in before - left}
+    assert gone == DROPPED | {"Secret/web-"}, "with the environment of the version before"
+    assert "PersistentVolumeClaim/kept" in left, "it holds data"
+    quota = ["get", "resourcequota", "preview", "-o", "jsonpath={.spec.hard.pods}"]
+    assert in_cluster.kubectl(1, *quota) == "14", "one service's, as before others were there"
+    assert in_cluster.get(1, host=f"extra--{in_cluster.name(1)}.localhost")[0] == 404
