@@ -282,8 +282,9 @@ def parse(items: Mapping[str, Sequence[Mapping[str, Any]]], now: int, name: str)
     """The observer's shape out of lists of objects by kind.
 
     :returns: ``{"previews": {name: as ``_docker.empty``}, "now": seconds}``. ``folder`` is whether
-        the namespace is there, ``ending`` whether it is being deleted; ``applied`` has for each
-        object that we applied, as ``Kind/name``, what changes when somebody else changes it.
+        the namespace is there, ``ending`` whether it is being deleted, ``labels`` are ours of those
+        it has; ``applied`` has for each object that we applied, as ``Kind/name``, what changes when
+        somebody else changes it.
     """
     previews = {name: dict(_docker.empty(name), ending=False)} if name else {}
     for namespace in items["Namespace"]:

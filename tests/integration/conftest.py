@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -394,6 +394,23 @@ class Platform:
         kind, name = thing.split()
         return bool(docker(kind, "inspect", name, check=False).strip("[]\n"))
 
+    @contextmanager
+    def own_storage(self) -> Iterator[dict[str, Any]]:
+        """While a cluster has storage of another class; the settings by which volumes are of it."""
+        yield {}
+
+    def observed(self, number: int) -> dict[str, Any]:
+        """What the collection's observer sees of a preview."""
+        # Not before pytest-ansible has put Ansible's own loader in.
+        from ansible_collections.ephemera.preview.plugins.module_utils import _docker
+
+        def run(argv: Sequence[str]) -> _docker.Ran:
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            return _docker.Ran(done.returncode, done.stdout, done.stderr)
+
+        name = self.name(number)
+        return dict(_docker.observe(run, str(self.state), name)["previews"][name])
+
     def lend(self, number: int, line: str) -> None:
         """Have another run hold a preview; "" for none."""
         lease = self.state / "leases" / self.name(number)
@@ -567,6 +584,45 @@ class InCluster(Platform):
 
     def is_there(self, thing: str) -> bool:
         return bool(self.cluster.kubectl("get", *thing.split(), "--ignore-not-found"))
+
+    @contextmanager
+    def own_storage(self) -> Iterator[dict[str, Any]]:
+        (usual,) = json.loads(self.cluster.kubectl("get", "storageclasses", "-o", "json"))["items"]
+        name = f"{self.app}-storage"
+        self.cluster.apply("default", usual | {"metadata": {"name": name}})
+        try:
+            yield {"preview_storage_class": name, "preview_volume_size": "32Mi"}
+        finally:
+            self.cluster.kubectl("delete", "storageclass", name)
+
+    def observed(self, number: int) -> dict[str, Any]:
+        from ansible_collections.ephemera.preview.plugins.module_utils import _kubernetes
+
+        cluster, name = _kubernetes.Cluster(self.settings["preview_kubeconfig"]), self.name(number)
+        return dict(_kubernetes.observe(cluster, name)["previews"][name])
+
+    @contextmanager
+    def events(self, number: int, label: str) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+        """What becomes of the pods with a label meanwhile, each time its kind and the pod; known
+        afterwards."""
+        seen: list[tuple[str, dict[str, Any]]] = []
+        facts, log = self.cluster.facts, self.folder / f"{uuid.uuid4().hex}.json"
+        watch = ["get", "pods", "-l", label, "--watch", "--output-watch-events", "-o", "json"]
+        kubectl = [facts["kubectl"], "--kubeconfig", facts["kubeconfig"], "-n", self.name(number)]
+        with (
+            log.open("w") as output,
+            subprocess.Popen([*kubectl, *watch], stdout=output) as process,
+        ):
+            try:
+                wait(lambda: log.stat().st_size)
+                yield seen
+            finally:
+                process.terminate()
+        text = log.read_text()
+        while text.strip():
+            event, end = json.JSONDecoder().raw_decode(text)
+            seen.append((event["type"], event["object"]))
+            text = text[end:].lstrip()
 
     def lend(self, number: int, line: str) -> None:
         if not self.namespace(number):

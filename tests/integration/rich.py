@@ -8,6 +8,7 @@ FROM busybox:1.37 AS app
 ARG NUMBER API
 RUN echo "$NUMBER $API" > /built
 COPY www /www
+ENTRYPOINT ["env", "ENTERED=yes"]
 CMD ["httpd", "-f", "-p", "8080", "-h", "/www"]
 FROM app AS other
 RUN exit 9
@@ -25,6 +26,7 @@ x-app: &app
     target: app
     args: {NUMBER: "${PREVIEW_NUMBER}", API: "${PREVIEW_API_URL}"}
   init: true
+  stop_grace_period: 1s
 services:
   web:
     <<: *app
@@ -55,7 +57,15 @@ services:
     deploy: {replicas: 3}
   scheduler:
     <<: *app
-    command: [sleep, "3600"]
+    user: "1234:5678"
+    working_dir: /tmp
+    environment: {NAME: expanded, LITERAL: "$$(NAME)"}
+    command:
+      - sh
+      - -c
+      - 'echo "$$1 $$LITERAL $$ENTERED $$PWD $$(id -u):$$(id -g)" > told; exec sleep 3600'
+      - sh
+      - "$$(NAME)"
     x-preview: {exactly_one: true, size: small}
   prepare:
     <<: *app

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Platform, an_app, docker, holdings
+from conftest import Platform, an_app, docker
 from rich import RICH
 
 GATEWAY = "ephemera-preview-gateway"
@@ -100,16 +99,3 @@ def test_names_are_told_without_a_preview_and_are_those_of_one(rich: Platform) -
     labels = {k: v for k, v in told["names"]["labels"].items() if "owner" not in k}
     assert labels.items() <= real.items()
     assert "number: '42; id' is refused" in told["no"]
-
-
-def test_what_runs_before_a_preview_goes_may_fail(rich: Platform) -> None:
-    """The last test that looks at this preview."""
-    began = int(time.time())
-    down = rich.down(1).ok()
-    assert "before_down of web failed with code 42." in down.result["notes"]
-    hook = f"{rich.name(1)}-before-down-web"
-    window = ["--since", str(began), "--until", str(int(time.time()) + 1)]
-    wanted = ["--filter", f"container={hook}", "--filter", "event=die"]
-    code = "{{.Actor.Attributes.exitCode}}"
-    assert docker("events", *window, *wanted, "--format", code) == "42"
-    assert not [line for line in holdings() if rich.app in line]

@@ -6,11 +6,15 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from conftest import TARGETS, InCluster, Platform, somewhere
 from rich import RICH
+from tiny import TINY
 from visitors import Visitors
+
+COMPOSE = str(TINY["compose.yaml"])
 
 
 def test_up_serves_migrated_and_seeded_and_down_leaves_nothing(anywhere: Platform) -> None:
@@ -33,13 +37,16 @@ def test_up_serves_migrated_and_seeded_and_down_leaves_nothing(anywhere: Platfor
 
 
 def test_a_new_commit_redeploys_keeps_the_data_and_migrates_again(anywhere: Platform) -> None:
-    first = anywhere.repository.pull_request(1, "One", files={"www/index.html": "one\n"})
+    tells = COMPOSE.replace("echo migrated", "cat /www/index.html")
+    files = {"www/index.html": "one\n", "compose.yaml": tells}
+    first = anywhere.repository.pull_request(1, "One", files=files)
     second = anywhere.repository.pull_request(1, "Two", files={"www/index.html": "two\n"})
     anywhere.up(1, first).ok()
     anywhere.exec(1, "cache", "redis-cli", "set", "kept", "yes")
     anywhere.up(1, second).ok()
     assert anywhere.get(1) == (200, "two\n")
-    assert anywhere.exec(1, "web", "cat", "/data/log") == "migrated\nseeded\nmigrated"
+    # From the new image.
+    assert anywhere.exec(1, "web", "cat", "/data/log") == "one\nseeded\ntwo"
     assert anywhere.exec(1, "cache", "redis-cli", "get", "kept") == "yes"
 
 
@@ -58,15 +65,21 @@ def test_a_change_of_trust_starts_from_nothing(anywhere: Platform) -> None:
 # -- one preview that uses all there is ----------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+# pytest tells one parameter from another by its place, and some tests want the first one only.
+@pytest.fixture(scope="module", params=TARGETS[::-1])
 def rich(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Platform]:
     """A preview of the rich app as number 1, which tests look at and do not change."""
     with somewhere(request, request.param, tmp_path_factory.mktemp("rich")) as platform:
         commit = platform.repository.pull_request(1, "Rich", files=RICH)
-        platform.up(1, commit).ok()
-        yield platform
+        with platform.own_storage() as storage:
+            platform.settings |= storage
+            platform.up(1, commit).ok()
+            yield platform
+
+
+in_a_cluster = pytest.mark.parametrize("rich", ["kubernetes"], indirect=True)
 
 
 def test_what_a_compose_file_says_comes_true(rich: Platform) -> None:
@@ -102,6 +115,94 @@ def test_what_a_compose_file_says_comes_true(rich: Platform) -> None:
     log = rich.exec(1, "web", "cat", "/data/log").splitlines()
     assert log[:2] == ["migrate", "seed"]
     assert sorted(log[2:]) == [f"after_deploy {urls['api']}", "prepared"]
+    # Where its working_dir is.
+    told = rich.exec(1, "scheduler", "cat", "told")
+    assert told == "$(NAME) $(NAME) yes /tmp 1234:5678", "as it is written"
+
+
+# How much memory there is stands elsewhere by the version of cgroups.
+LOOK_INSIDE = """
+cat /proc/1/status
+cat /sys/fs/cgroup/memory.max || cat /sys/fs/cgroup/memory/memory.limit_in_bytes
+ls /var/run/secrets 2>&1 || true
+"""
+
+
+@in_a_cluster
+def test_a_pod_is_bounded_and_publishes_nothing(rich: InCluster) -> None:
+    for service, memory in (("web", 64), ("api", 512), ("scheduler", 256), ("cache", 512)):
+        seen = rich.exec(1, service, "sh", "-c", LOOK_INSIDE)
+        status = dict(re.findall(r"^(\w+):\t(\S+)$", seen, re.MULTILINE))
+        held = {key: status[key] for key in ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp")}
+        assert held == {"CapEff": "0" * 16, "CapBnd": "0" * 16, "NoNewPrivs": "1", "Seccomp": "2"}
+        assert f"\n{memory << 20}\n" in seen
+        assert "kubernetes.io" not in seen
+    for kind in ("nodeport", "loadbalancer"):
+        made = rich.kubectl(1, "create", "service", kind, "more", "--tcp=80:80", check=False)
+        assert "exceeded quota" in made
+    services = json.loads(rich.kubectl(1, "get", "services", "-o", "json"))["items"]
+    assert {each["metadata"]["name"] for each in services} == {"api", "cache", "scheduler", "web"}
+    for each in services:
+        assert each["spec"]["type"] == "ClusterIP" and "externalIPs" not in each["spec"]
+
+
+# What the observer tells of a preview, of each of its containers, and of each volume.
+PREVIEW = {
+    **dict.fromkeys(("name", "route", "lease"), str),
+    **dict.fromkeys(("containers", "networks", "volumes", "images", "foreign"), list),
+    **dict.fromkeys(("applied", "state"), dict),
+    "folder": bool,
+}
+CONTAINER = {
+    **dict.fromkeys(("id", "name", "service", "image", "image_id", "state", "health"), str),
+    **dict.fromkeys(("created", "project"), str),
+    **dict.fromkeys(("networks", "anonymous"), list),
+    "oneoff": bool,
+    "exit_code": int | None,
+    "labels": dict,
+}
+VOLUME = {"name": str, "labels": dict, "created": str}
+STATE = {
+    **dict.fromkeys(("status", "commit", "fingerprint", "route", "web"), str),
+    **dict.fromkeys(("wanted", "applied", "services"), dict),
+    **dict.fromkeys(("volumes", "anonymous"), list),
+    "built": int,
+}
+# What only a cluster tells of them.
+MORE_IN_A_CLUSTER = {
+    "preview": {"ending": bool, "labels": dict},
+    "container": {"why": str, "restarts": int, "ending": bool},
+}
+
+
+def test_what_is_observed_has_one_shape(rich: Platform) -> None:
+    more = MORE_IN_A_CLUSTER if rich.target == "kubernetes" else {}
+    seen = rich.observed(1)
+    check_shape(seen, PREVIEW | more.get("preview", {}))
+    for container in seen["containers"]:
+        check_shape(container, CONTAINER | more.get("container", {}))
+    for volume in seen["volumes"]:
+        check_shape(volume, VOLUME)
+    check_shape({key: seen["state"][key] for key in STATE}, STATE)
+    assert seen["volumes"] and seen["folder"] and seen["route"]
+    words = [(each["service"], each["state"], each["exit_code"]) for each in seen["containers"]]
+    serving = [("api", "running", None)] * 3 + [("cache", "running", None)]
+    serving += [("scheduler", "running", None), ("web", "running", None)]
+    assert sorted(words, key=str) == sorted([*serving, ("prepare", "exited", 0)], key=str)
+
+
+def check_shape(thing: dict[str, Any], shape: dict[str, Any]) -> None:
+    assert thing.keys() == shape.keys()
+    assert not {key for key, kind in shape.items() if not isinstance(thing[key], kind)}
+
+
+@in_a_cluster
+def test_volumes_have_the_class_and_size_that_are_set(rich: InCluster) -> None:
+    claim = json.loads(rich.kubectl(1, "get", "persistentvolumeclaim", "data", "-o", "json"))
+    assert claim["status"]["phase"] == "Bound"
+    spec = claim["spec"]
+    assert spec["storageClassName"] == rich.settings["preview_storage_class"]
+    assert spec["resources"]["requests"]["storage"] == rich.settings["preview_volume_size"]
 
 
 def test_previews_are_listed_for_people_and_programs(rich: Platform) -> None:
@@ -140,6 +241,34 @@ def test_a_command_runs_in_a_service(rich: Platform) -> None:
     checked = rich.play("run", "--check", preview_number=1, preview_command=["false"]).ok()
     assert "would run in web: false" in checked.out
     assert "Say what to run" in rich.play("run", preview_number=1).refused().sentence
+
+
+@in_a_cluster
+def test_of_exactly_one_there_are_never_two(rich: InCluster) -> None:
+    """From here on the preview is another."""
+    newer = rich.repository.pull_request(1, "Newer", files={"www/index.html": "newer\n"})
+    with rich.events(1, "ephemera.preview/service=scheduler") as events:
+        rich.up(1, newer).ok()
+    assert rich.get(1) == (200, "newer\n")
+    running: set[str] = set()
+    ran: set[str] = set()
+    for kind, pod in events:
+        name = pod["metadata"]["name"]
+        states = [each["state"] for each in pod["status"].get("containerStatuses", [])]
+        if kind != "DELETED" and any("running" in state for state in states):
+            running.add(name)
+        else:
+            running.discard(name)
+        assert len(running) <= 1, running
+        ran |= running
+    assert len(ran) == 2, "that of each version"
+
+
+def test_what_runs_before_a_preview_goes_may_fail(rich: Platform) -> None:
+    """The last test that looks at this preview."""
+    down = rich.down(1).ok()
+    assert "before_down of web failed with code 42." in down.result["notes"]
+    assert not [line for line in rich.traces() if rich.app in line]
 
 
 # -- while a new commit rolls out ----------------------------------------------------------------
