@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 
-from conftest import TINY, Platform, docker
+from conftest import TINY, InCluster, Platform, docker
 
 COMPOSE = str(TINY["compose.yaml"])
 
@@ -117,6 +118,29 @@ def test_every_step_runs_and_what_is_left_is_named(platform: Platform) -> None:
         docker("rm", "--force", blocker)
     platform.down(1).ok()
     assert platform.traces() == before
+
+
+def test_what_holds_a_namespace_is_named(in_cluster: InCluster) -> None:
+    name = in_cluster.name(1)
+    in_cluster.lend(1, f"elsewhere {int(time.time()) - 1} up ci-7/0 812 1")
+    metadata = {
+        "name": "data",
+        "labels": {"ephemera.preview/name": name},
+        "finalizers": ["example.com/hold"],
+    }
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata}
+    in_cluster.cluster.apply(name, claim | {"spec": spec})
+    try:
+        down = in_cluster.down(1).refused()
+        assert down.result["outcome"] == "failed"
+        assert f"{name} is not gone, this is left: namespace {name}, volume data. " in down.sentence
+        assert "example.com/hold in 1 resource instances" in down.sentence
+    finally:
+        free = '[{"op": "remove", "path": "/metadata/finalizers"}]'
+        in_cluster.kubectl(1, "patch", "pvc", "data", "--type=json", "-p", free)
+    in_cluster.down(1).ok()
+    assert not in_cluster.traces()
 
 
 def test_another_repositorys_preview_is_neither_replaced_nor_removed(anywhere: Platform) -> None:
