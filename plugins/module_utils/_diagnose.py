@@ -80,6 +80,12 @@ RULES: Dict[str, Rule] = {
         "{service} finds no place in the cluster: {said}. Take down previews that are not needed, "
         "ask for less by x-preview.size, or add a node.",
     ),
+    # What makes volumes tries again by itself, and is on its way at first.
+    "no_volume": Rule(
+        20,
+        "{service} gets no volume: {said}. Let preview_storage_class name a storage class of the "
+        "cluster, and see that what makes its volumes runs.",
+    ),
     "quota": Rule(
         5, "{service} does not fit into the quota of its namespace: {said}. Ask for less."
     ),
@@ -224,8 +230,8 @@ RULES: Dict[str, Rule] = {
 }
 
 NOT_STARTED = (
-    "pull_denied", "pull_missing", "pull_limit", "pull_unreachable", "no_room", "quota",
-    "forbidden", "root", "named_user", "cannot_start",
+    "pull_denied", "pull_missing", "pull_limit", "pull_unreachable", "no_room", "no_volume",
+    "quota", "forbidden", "root", "named_user", "cannot_start",
 )  # fmt: skip
 """What is wrong before a service runs."""
 

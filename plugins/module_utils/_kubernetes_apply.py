@@ -353,7 +353,9 @@ def _run_to_end(
         answer = cluster.ask("GET", folder("Pod", namespace), query=selector)
         late = time.monotonic() >= end
         pods = [pod for pod in answer.body["items"] if _kubernetes_pods.owner(pod) == uid]
-        seen = next((_kubernetes_pods.looked_at(p, answer.now, secrets) for p in pods), None)
+        looked = [_kubernetes_pods.looked_at(pod, answer.now, secrets) for pod in pods]
+        looked = _kubernetes_pods.without_volumes(cluster, namespace, looked, pods, secrets)
+        seen = next(iter(looked), None)
         if seen is None:
             refused = _kubernetes_pods.told(cluster, namespace, "FailedCreate").get(name)
             seen = _diagnose.Container(name, name, status="created", held=("pending", "no pod yet"))

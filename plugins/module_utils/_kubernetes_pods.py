@@ -77,7 +77,7 @@ def look(cluster: Cluster, name: str, secrets: Sequence[str] = ()) -> List[_diag
             _checked(c, said[c.ident], probes[c.ident], secrets) if c.ident in said else c
             for c in found
         ]
-    return found
+    return without_volumes(cluster, name, found, items["Pod"], secrets)
 
 
 class Told(NamedTuple):
@@ -90,15 +90,66 @@ class Told(NamedTuple):
 
 def told(cluster: Cluster, name: str, reason: str) -> Dict[str, Told]:
     """The events of one reason by the name of what they are about."""
-    query = [("fieldSelector", "reason=" + reason)]
-    events = cluster.ask("GET", folder("Event", name), query=query).body["items"]
-    events.sort(key=lambda event: str(event.get("lastTimestamp") or ""))
     found: Dict[str, Told] = {}
-    for event in events:
+    for event in _events(cluster, name, "reason=" + reason):
         about = event["involvedObject"]["name"]
         before = found[about].times if about in found else 0
         times = before + int(event.get("count") or 1)
         found[about] = Told(event.get("message", ""), times, str(event.get("lastTimestamp") or ""))
+    return found
+
+
+def _events(cluster: Cluster, name: str, selector: str) -> List[Mapping[str, Any]]:
+    query = [("fieldSelector", selector)]
+    events = list(cluster.ask("GET", folder("Event", name), query=query).body["items"])
+    return sorted(events, key=lambda event: str(event.get("lastTimestamp") or ""))
+
+
+def without_volumes(
+    cluster: Cluster,
+    name: str,
+    found: Sequence[_diagnose.Container],
+    pods: Sequence[Mapping[str, Any]],
+    secrets: Sequence[str],
+) -> List[_diagnose.Container]:
+    """Containers in the light of what events say of the claims that they wait for."""
+    claims = {pod["metadata"]["name"]: _claims(pod) for pod in pods if _is_unplaced(pod)}
+    waiting = {c.ident for c in found if c.held[0] == "pending" and claims.get(c.ident)}
+    if not waiting:
+        return list(found)
+    why = unbound(_events(cluster, name, "involvedObject.kind=PersistentVolumeClaim"))
+    said = {ident: next((why[c] for c in claims[ident] if c in why), "") for ident in waiting}
+    return [
+        c._replace(held=("no_volume", _brief(redact(said[c.ident], secrets))))
+        if said.get(c.ident)
+        else c
+        for c in found
+    ]
+
+
+def _is_unplaced(pod: Mapping[str, Any]) -> bool:
+    return not pod["spec"].get("nodeName")
+
+
+def _claims(pod: Mapping[str, Any]) -> List[str]:
+    mounted = [each.get("persistentVolumeClaim") for each in pod["spec"].get("volumes") or []]
+    return [claim["claimName"] for claim in mounted if claim]
+
+
+def unbound(events: Sequence[Mapping[str, Any]]) -> Dict[str, str]:
+    """Why claims get no volume, by their names, out of all events of claims. One that is merely
+    slow is none of them."""
+    said: Dict[str, Dict[str, str]] = {}
+    for event in events:
+        mine = said.setdefault(event["involvedObject"]["name"], {})
+        mine[event.get("reason", "")] = event.get("message", "")
+    found = {}
+    for claim, mine in said.items():
+        failed = mine.get("ProvisioningFailed") or mine.get("FailedBinding") or ""
+        # Whoever makes volumes says that he begins.
+        nobody = "" if "Provisioning" in mine else mine.get("ExternalProvisioning", "")
+        if nobody or (failed and not _SLOW.search(failed)):
+            found[claim] = nobody or failed
     return found
 
 
@@ -287,6 +338,13 @@ def looked_at(pod: Mapping[str, Any], now: int, secrets: Sequence[str] = ()) -> 
     )
 
 
+# In the words of the scheduler: of a claim that is not there, or not for this pod; of volumes that
+# nobody makes, and are used up; and of one that may be on its way.
+_NO_VOLUME = re.compile('persistentvolumeclaim "|didn.t find available persistent volumes')
+_UNBOUND = "unbound immediate PersistentVolumeClaims"
+# In the words of gRPC, which CSI speaks: a provisioner goes on.
+_SLOW = re.compile("DeadlineExceeded|Aborted")
+
 # In the words of containerd: to a registry that takes passwords, and to one that gives tokens.
 _ANONYMOUS = re.compile("no basic auth credentials|failed to fetch anonymous token")
 
@@ -307,7 +365,10 @@ def _held(
             return code, match.group(1)
     for condition in pod["status"].get("conditions") or []:
         if condition.get("reason") == "Unschedulable":
-            return "no_room", _brief(redact(condition.get("message", ""), secrets))
+            why = _brief(redact(condition.get("message", ""), secrets))
+            if _UNBOUND in why:
+                return "pending", why
+            return "no_volume" if _NO_VOLUME.search(why) else "no_room", why
     return "pending", _brief(said) or "no node has taken it"
 
 

@@ -333,6 +333,13 @@ def test_a_one_off_is_not_judged_by_a_pod_of_the_run_before(
     assert ended and ended.code == 7
 
 
+DATA = {"name": "data", "mountPath": "/data"}
+# What the volumes of these services are to be of. One of them is nobody's.
+CLASSES: dict[str, dict[str, Any]] = {
+    "classless": {},
+    "unmade": {"provisioner": "example.com/nobody"},
+    "failing": {"provisioner": "rancher.io/local-path", "parameters": {"nodePath": "/nowhere"}},
+}
 SICK: dict[str, tuple[dict[str, Any], str, str]] = {
     "denied": ({"image": "$REGISTRY/never/pushed:1"}, "pull_denied", "knows no such image"),
     "missing": ({"image": "busybox:0.0.1"}, "pull_missing", "has no such tag"),
@@ -349,11 +356,42 @@ SICK: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "huge": ({"resources": {"requests": {"cpu": "400"}}}, "no_room", "Insufficient cpu"),
     "over": ({"resources": {"limits": {"memory": "2Ti"}}}, "quota", "exceeded quota"),
+    "classless": ({"volumeMounts": [DATA]}, "no_volume", '-classless" not found'),
+    "unmade": ({"volumeMounts": [DATA]}, "no_volume", "provisioner 'example.com/nobody'"),
+    "failing": ({"volumeMounts": [DATA]}, "no_volume", "failed to provision volume"),
 }
 
 
+@pytest.fixture
+def claims(cluster: Cluster, name: str) -> Iterator[list[dict[str, Any]]]:
+    """A claim for each of ``CLASSES``, which are there meanwhile."""
+    classes = [
+        {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "StorageClass",
+            "metadata": {"name": f"{name}-{service}"},
+            "volumeBindingMode": "WaitForFirstConsumer",
+            **made,
+        }
+        for service, made in CLASSES.items()
+        if made
+    ]
+    cluster.apply("default", *classes)
+    asks = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    yield [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": service},
+            "spec": {**asks, "storageClassName": f"{name}-{service}"},
+        }
+        for service in CLASSES
+    ]
+    cluster.kubectl("delete", "storageclass", *(each["metadata"]["name"] for each in classes))
+
+
 def test_the_same_causes_are_told_in_the_sentences_of_a_docker_host(
-    api: _kubernetes.Cluster, cluster: Cluster, name: str
+    api: _kubernetes.Cluster, cluster: Cluster, name: str, claims: list[dict[str, Any]]
 ) -> None:
     _kubernetes_lease.hold(api, writer(name, "a"), "take", 600)
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "preview"}}
@@ -363,6 +401,7 @@ def test_the_same_causes_are_told_in_the_sentences_of_a_docker_host(
         name,
         quota | {"spec": {"hard": {"limits.memory": "1Ti"}}},
         limit | {"spec": {"limits": [default]}},
+        *claims,
     )
     services = []
     for service, (container, *_told) in SICK.items():
@@ -372,6 +411,9 @@ def test_the_same_causes_are_told_in_the_sentences_of_a_docker_host(
         main = {"name": "main", "command": ["sleep", "600"], **container, "image": image}
         pod = {"metadata": {"labels": labels}, "spec": {"containers": [main]}}
         pod["spec"]["terminationGracePeriodSeconds"] = 0  # type: ignore[assignment]
+        if service in CLASSES:
+            volume = {"name": DATA["name"], "persistentVolumeClaim": {"claimName": service}}
+            pod["spec"]["volumes"] = [volume]
         spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": pod}
         metadata = {"name": service, "labels": labels}
         kind = {"apiVersion": "apps/v1", "kind": "Deployment"}

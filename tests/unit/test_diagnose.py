@@ -235,6 +235,20 @@ CASES = {
         "worker finds no place in the cluster: 0/3 nodes: 3 Insufficient cpu. Take down previews "
         "that are not needed, ask for less by x-preview.size, or add a node.",
     ),
+    "no_volume": (
+        scene(
+            (
+                WORKER,
+                container(
+                    WORKER,
+                    held=("no_volume", 'storageclass.storage.k8s.io "best" not found'),
+                ),
+            )
+        ),
+        'worker gets no volume: storageclass.storage.k8s.io "best" not found. Let '
+        "preview_storage_class name a storage class of the cluster, and see that what makes its "
+        "volumes runs.",
+    ),
     "no_disk": (
         scene((WORKER, container(WORKER, held=("no_disk", "it exceeds the limit of 2Gi")))),
         "worker was evicted: it writes more to its own file system than it may (it exceeds the "

@@ -129,6 +129,43 @@ def test_a_node_that_has_not_got_the_login_yet_pulls_once_more(said: str) -> Non
     assert _kubernetes_pods.looked_at(of, NOW).held == ("pull_unknown", "")
 
 
+@pytest.mark.parametrize(
+    ("said", "held"),
+    [
+        ("0/3 nodes are available: 3 Insufficient cpu.", "no_room"),
+        ('persistentvolumeclaim "data" not found', "no_volume"),
+        ("1 node(s) didn't find available persistent volumes to bind.", "no_volume"),
+        ("pod has unbound immediate PersistentVolumeClaims. not found", "pending"),
+    ],
+)
+def test_a_pod_without_a_volume_is_not_one_without_room(said: str, held: str) -> None:
+    of = pod("a", conditions=[{"type": "PodScheduled", "reason": "Unschedulable", "message": said}])
+    assert _kubernetes_pods.looked_at(of, NOW).held == (held, said.rstrip(". "))
+
+
+NOBODY = "Waiting for a volume to be created by the external provisioner 'disks.example.com'"
+SLOW = "failed to provision volume: rpc error: code = DeadlineExceeded desc = context deadline"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "why"),
+    [
+        ({"ProvisioningFailed": 'class "best" not found'}, {"data": 'class "best" not found'}),
+        ({"FailedBinding": "no class is set"}, {"data": "no class is set"}),
+        ({"ExternalProvisioning": NOBODY}, {"data": NOBODY}),
+        ({"ExternalProvisioning": NOBODY, "Provisioning": "begins"}, {}),
+        ({"Provisioning": "begins", "ProvisioningFailed": SLOW}, {}),
+        ({"WaitForFirstConsumer": "waiting"}, {}),
+    ],
+)
+def test_why_a_claim_gets_no_volume_is_told_and_a_slow_one_waited_for(
+    reasons: dict[str, str], why: dict[str, str]
+) -> None:
+    about = {"involvedObject": {"name": "data"}}
+    events = [about | {"reason": reason, "message": m} for reason, m in reasons.items()]
+    assert _kubernetes_pods.unbound(events) == why
+
+
 def external(**condition: str) -> dict[str, Any]:
     store = {"kind": "ClusterSecretStore", "name": "vault"}
     conditions = [{"type": "Ready", **condition}] if condition else []
