@@ -133,12 +133,13 @@ class Cluster:
         path: str = "/",
         *,
         tls: bool = False,
+        authority: str = "",
         method: str = "GET",
         **headers: str,
     ) -> tuple[http.client.HTTPResponse, bytes]:
         """The same, with the headers of the answer; ``_`` in those of the request is ``-``."""
         connection = http.client.HTTPConnection(host, self.facts[port_of(tls)])
-        connection.sock = self.connected(host) if tls else self.dialled(tls)
+        connection.sock = self.connected(host, authority) if tls else self.dialled(tls)
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, headers=given)
         answer = connection.getresponse()
