@@ -33,7 +33,12 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _ingress,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._checks import in_bytes, seconds
-from ansible_collections.ephemera.preview.plugins.module_utils._names import HOOK, MAIN, SERVICE
+from ansible_collections.ephemera.preview.plugins.module_utils._names import (
+    HOOK,
+    MAIN,
+    SERVICE,
+    claim_name,
+)
 from ansible_collections.ephemera.preview.plugins.module_utils._project import observability
 
 PULL_SECRET = "registries"
@@ -223,7 +228,7 @@ class _Renderer:
             }
             for hook in self.preview["hooks"]
         }
-        claims = [self.claim(volume) for volume in self.used_volumes()]
+        claims = [self.claim(name) for name in self.used_claims()]
         door = _ingress.shared(self.preview, self.settings, self.object)
         return Manifests(
             self.base() + door.objects,
@@ -414,7 +419,7 @@ class _Renderer:
         }
         if planned["autoscale"]:
             del spec["replicas"]  # the autoscaler's from the start
-        if _volumes_of(service):
+        if _claims_of(service):
             # In order, a pod that never becomes well would keep its successor from its place.
             spec.update(serviceName=name, podManagementPolicy="Parallel")
             return self.object("StatefulSet", name, name, spec=spec)
@@ -734,7 +739,8 @@ class _Renderer:
                 maps += made
                 add(source, target, readOnly=True, **path)
             elif volume.get("source"):
-                add({"persistentVolumeClaim": {"claimName": volume["source"]}}, target, **read_only)
+                held = {"claimName": claim_name(volume["source"])}
+                add({"persistentVolumeClaim": held}, target, **read_only)
             else:
                 add({"emptyDir": {}}, target, **read_only)
         for target in service.get("tmpfs") or []:
@@ -801,18 +807,18 @@ class _Renderer:
         made = self.object("ConfigMap", name, service, immutable=True, binaryData=data)
         return made, {"configMap": {"name": name}}
 
-    def used_volumes(self) -> List[str]:
+    def used_claims(self) -> List[str]:
         chosen = [self.services[planned["name"]] for planned in self.preview["services"]]
-        return sorted({volume for service in chosen for volume in _volumes_of(service)})
+        return sorted({name for service in chosen for name in _claims_of(service)})
 
-    def claim(self, volume: str) -> Dict[str, Any]:
+    def claim(self, name: str) -> Dict[str, Any]:
         spec: Dict[str, Any] = {
             "accessModes": ["ReadWriteOnce"],
             "resources": {"requests": {"storage": self.settings["preview_volume_size"]}},
         }
         if self.settings["preview_storage_class"]:
             spec["storageClassName"] = self.settings["preview_storage_class"]
-        return self.object("PersistentVolumeClaim", volume, spec=spec)
+        return self.object("PersistentVolumeClaim", name, spec=spec)
 
 
 def _granted(destination: str) -> Dict[str, Any]:
@@ -889,9 +895,9 @@ def _known(
     return _data_images.known(service) if planned["data"] else None
 
 
-def _volumes_of(service: Mapping[str, Any]) -> List[str]:
+def _claims_of(service: Mapping[str, Any]) -> List[str]:
     return [
-        volume["source"]
+        claim_name(volume["source"])
         for volume in service.get("volumes") or []
         if volume["type"] == "volume" and volume.get("source")
     ]

@@ -319,6 +319,22 @@ def edge_alias(of: Names, service: str) -> str:
     return f"{service_name(service)}.{of.name}.preview.internal"
 
 
+def dns_name(name: str) -> bool:
+    """Whether a name is one of DNS: what Kubernetes takes for most objects, and as a host."""
+    labels = name.split(".")
+    short = len(name) <= HOST_MAX and all(len(each) <= LABEL_MAX for each in labels)
+    return short and all(_DNS_LABEL.fullmatch(each) for each in labels)
+
+
+def claim_name(volume: str) -> str:
+    """The name of a volume's claim: the volume's own where it is one of DNS, else altered so that
+    no two are equal."""
+    if dns_name(volume) and not _HASHED.search(volume):
+        return volume
+    readable = re.sub(r"[^a-z0-9]+", "-", volume.lower())[: LABEL_MAX - HASH - 1].strip("-")
+    return f"{readable}-{_digest(volume, HASH)}".lstrip("-")
+
+
 def describe(
     app: object,
     number: object,

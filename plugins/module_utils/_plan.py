@@ -274,13 +274,14 @@ def complete(
     preview["web"] = web
     preview["services"] = planned
     preview["hooks"] = [hook for hook in HOOKS if any(service[hook] for service in planned)]
-    volume_name = "{1}" if in_cluster else "{0}_{1}"
-    preview["volumes"] = sorted(
-        volume_name.format(names.project, v) for v in definition.get("volumes") or {}
-    )
+
+    def called(volume: str) -> str:
+        return _names.claim_name(volume) if in_cluster else "{0}_{1}".format(names.project, volume)
+
+    preview["volumes"] = sorted(map(called, definition.get("volumes") or {}))
     preview["data_volumes"] = sorted(
         {
-            volume_name.format(names.project, volume["source"])
+            called(volume["source"])
             for service in planned
             if service["data"]
             for volume in services[service["name"]].get("volumes") or []

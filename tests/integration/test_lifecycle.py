@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from ansible_collections.ephemera.preview.plugins.module_utils._names import claim_name
 from conftest import TINY, InCluster, Platform, command_lines, docker, wait
 
 COMPOSE = str(TINY["compose.yaml"])
@@ -235,7 +236,7 @@ def test_until_deploy_a_failure_leaves_the_previous_version_serving(
     anywhere: Platform, tmp_path: Path
 ) -> None:
     platform = anywhere
-    bound = COMPOSE.replace('"cache:/data"]', '"cache:/data", "./conf:/conf:ro"]')
+    bound = COMPOSE.replace('"cache_data:/data"]', '"cache_data:/data", "./conf:/conf:ro"]')
 
     def change(text: str, **files: str) -> str:
         files = {"www/index.html": text, "conf/text": text, "compose.yaml": bound} | files
@@ -341,7 +342,7 @@ def on_a_host(platform: Platform, commit: str) -> Drifts:
 
     def no_volume() -> None:
         docker("rm", "--force", "--volumes", f"{name}-cache-1")
-        docker("volume", "rm", "--force", f"{name}_cache")
+        docker("volume", "rm", "--force", f"{name}_cache_data")
 
     turns: list[list[Callable[[], object]]] = [
         [moved_tag],
@@ -382,7 +383,9 @@ def in_a_cluster(platform: Any, commit: str) -> Drifts:
         ],
         [
             lambda: platform.kubectl(1, "delete", "statefulsets", "--all"),
-            lambda: platform.kubectl(1, "delete", "persistentvolumeclaims", "cache"),
+            lambda: platform.kubectl(
+                1, "delete", "persistentvolumeclaims", claim_name("cache_data")
+            ),
         ],
     ]
     return Drifts(turns, lambda: wanted_in_cluster(platform, made))

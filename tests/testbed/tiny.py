@@ -33,10 +33,10 @@ services:
       seed: [sh, -c, "echo seeded >> /data/log"]
   cache:
     image: redis:8
-    volumes: ["cache:/data"]
+    volumes: ["cache_data:/data"]
 volumes:
   data: {}
-  cache: {}
+  cache_data: {}
 """,
 }
 

@@ -14,11 +14,14 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _firewall,
     _interpolate,
     _manifests,
+    _names,
     _plan,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 from test_plan import complete, definition, settings, shop
+
+CLUSTER = {"preview_target": "kubernetes", "preview_registry": "registry.example.org/previews"}
 
 
 def renderer(
@@ -73,6 +76,26 @@ def test_a_service_with_a_volume_is_stateful_and_any_other_is_not() -> None:
         "Ingress/web",
     ]
     assert _manifests.kinds(made.services["worker"]) == ["Service/worker", "Deployment/worker"]
+
+
+def test_a_volume_whose_name_a_cluster_refuses_has_a_claim_of_another() -> None:
+    of = shop()
+    of["volumes"] = {"Pg_Data": {}, "pg-data": {}}
+    of["services"]["db"]["volumes"][0]["source"] = "Pg_Data"
+    of["services"]["worker"]["volumes"] = [
+        {"type": "volume", "source": "pg-data", "target": "/data"}
+    ]
+    altered = _names.claim_name("Pg_Data")
+    planned_ = complete(of, **CLUSTER)
+    made = _manifests.Manifests(**planned_.project)
+    assert _manifests.kinds(made.claims) == [
+        "PersistentVolumeClaim/pg-data",
+        "PersistentVolumeClaim/" + altered,
+    ]
+    (mounted,) = pod(made, "StatefulSet", "db")["volumes"]
+    assert mounted["persistentVolumeClaim"] == {"claimName": altered}
+    assert planned_.preview["volumes"] == ["pg-data", altered]
+    assert planned_.preview["data_volumes"] == [altered]
 
 
 def test_every_object_is_of_the_previews_namespace_and_bears_its_labels() -> None:
@@ -268,9 +291,6 @@ def test_the_new_version_starts_beside_the_old_one_but_where_one_is_wanted() -> 
     assert one(rendered(of), "Deployment", "scheduler")["spec"]["strategy"] == {"type": "Recreate"}
 
 
-CLUSTER = {"preview_target": "kubernetes", "preview_registry": "registry.example.org/previews"}
-
-
 def planned(of: dict[str, Any], **given_: Any) -> _manifests.Manifests:
     """The manifests of a whole plan."""
     return _manifests.Manifests(**complete(of, **CLUSTER, **given_).project)
@@ -456,8 +476,7 @@ def test_a_known_data_image_runs_as_its_own_user_with_its_own_probe() -> None:
 
 
 def test_a_plan_for_a_cluster_is_made_of_manifests_and_of_images_that_it_can_pull() -> None:
-    given_ = {"preview_target": "kubernetes", "preview_registry": "registry.example.org/previews"}
-    planned = complete(**given_)
+    planned = complete(**CLUSTER)
     images = {service["name"]: service["image"] for service in planned.preview["services"]}
     assert images["web"].startswith("registry.example.org/previews/")
     assert images["db"] == "postgres:17"
@@ -465,7 +484,7 @@ def test_a_plan_for_a_cluster_is_made_of_manifests_and_of_images_that_it_can_pul
     assert set(planned.project) == set(_manifests.Manifests._fields)
     assert list(planned.project["hooks"]["migrate"]) == ["web"]
     with pytest.raises(_plan.PlanRefused, match=r"web\.user"):
-        complete(web(user="node"), **given_)
+        complete(web(user="node"), **CLUSTER)
 
 
 def test_what_waits_for_another_to_be_well_is_started_after_it() -> None:

@@ -508,3 +508,22 @@ def test_lookup_module_and_function_take_the_same_options() -> None:
 def test_every_character_of_ascii_keeps_apps_apart() -> None:
     slugs = [_names.app_slug(f"a{letter}b") for letter in string.printable]
     assert len(set(slugs)) == len(slugs)
+
+
+volumes = st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}", fullmatch=True)
+
+
+@given(volumes, volumes)
+@example("pg_data", "pg-data")
+@example("pg_data", _names.claim_name("pg_data"))
+@example("Data", "data")
+def test_the_claim_of_a_volume_is_a_name_of_dns_and_of_no_other_volume(one: str, two: str) -> None:
+    claim = _names.claim_name(one)
+    assert all(DNS_LABEL.fullmatch(label) for label in claim.split(".")) and len(claim) <= 63
+    assert claim != _names.claim_name(two) or one == two
+
+
+def test_the_claim_of_a_volume_keeps_its_name_where_that_is_one_of_dns() -> None:
+    assert _names.claim_name("pg-data") == "pg-data"
+    assert _names.claim_name("v1.data") == "v1.data"
+    assert _names.claim_name("pg_data").startswith("pg-data-")
