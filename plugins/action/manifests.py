@@ -38,7 +38,7 @@ class ActionModule(StageAction):
         made = json.loads(Path(preview["project_file"]).read_text(encoding="utf-8"))
         logins = self.logins(settings["preview_registries"]) if first else []
         base = _base(preview, made, logins) if first else []
-        waves = _waves(preview, made, first)
+        waves = _waves(preview, made, made["data" if first else "others"])
         work = {
             "pins": record(preview).get("pins", {}),
             "seconds": preview["settings"]["preview_verify_timeout"],
@@ -107,10 +107,11 @@ def _base(
     return [{"objects": [namespace]}, {"objects": needed}]
 
 
-def _waves(preview: dict[str, Any], made: dict[str, Any], data: bool) -> list[dict[str, Any]]:
+def _waves(
+    preview: dict[str, Any], made: dict[str, Any], waves: list[list[str]]
+) -> list[dict[str, Any]]:
     """What is applied together, and what is then waited for."""
     planned = {service["name"]: service for service in pinned(preview)}
-    first, *others = made["waves"]
     return [
         {
             "objects": [
@@ -121,7 +122,7 @@ def _waves(preview: dict[str, Any], made: dict[str, Any], data: bool) -> list[di
             ],
             "services": [planned[name] for name in wave],
         }
-        for wave in ([first] if data else others)
+        for wave in waves
     ]
 
 

@@ -86,8 +86,9 @@ class Manifests(NamedTuple):
 
     :ivar base: the namespace and what limits it; ``secret``: Secrets; ``claims``: volumes.
     :ivar services: by name the objects of a service, those that others mount first.
-    :ivar waves: their names in the order in which they are started: data services, then the others;
-        what waits for another to be healthy, or to complete, comes in a later wave.
+    :ivar data: the names of data services in the order in which they are started, in waves: what
+        waits for another to be healthy, or to complete, comes in a later one.
+    :ivar others: likewise those of all others, which are started after them.
     :ivar hooks: by hook and service what runs it: its files, and a Job at last.
     :ivar notes: what is not as the file asks.
     :ivar copies: Secrets that are copied into the namespace, see ``_kubernetes_tls``.
@@ -98,7 +99,8 @@ class Manifests(NamedTuple):
     secret: List[Dict[str, Any]]
     claims: List[Dict[str, Any]]
     services: Dict[str, List[Dict[str, Any]]]
-    waves: List[List[str]]
+    data: List[List[str]]
+    others: List[List[str]]
     hooks: Dict[str, Dict[str, List[Dict[str, Any]]]]
     notes: List[str]
     copies: List[str]
@@ -235,7 +237,8 @@ class _Renderer:
             self.secret + door.secrets,
             claims,
             services,
-            self.waves(),
+            self.waves(data=True),
+            self.waves(data=False),
             hooks,
             self.notes + door.notes,
             door.copies,
@@ -263,18 +266,14 @@ class _Renderer:
             made += self.ingress(planned)
         return made
 
-    def waves(self) -> List[List[str]]:
-        """The services in the order in which they are started."""
-        left = {p["name"]: p for p in self.preview["services"]}
-        found = [[name for name, planned in left.items() if planned["data"]]]
-        for name in found[0]:
-            del left[name]
+    def waves(self, data: bool) -> List[List[str]]:
+        """The data services, or all others, in the order in which they are started."""
+        left = [p["name"] for p in self.preview["services"] if p["data"] == data]
+        found = []
         while left:
-            wave = [name for name in left if not self.awaits(name) & set(left)]
             # A circle Compose has refused already.
-            found.append(wave or list(left))
-            for name in found[-1]:
-                del left[name]
+            found.append([name for name in left if not self.awaits(name) & set(left)] or left)
+            left = [name for name in left if name not in found[-1]]
         return found
 
     def awaits(self, name: str) -> Set[str]:
@@ -380,7 +379,8 @@ class _Renderer:
         left = [(key, why) for key, why in sorted(_IGNORED.items()) if _at(service, key)]
         if planned["health"] and planned["expose"] and _at(service, "healthcheck.test"):
             left.append(("healthcheck", "its x-preview.health tells when it is ready"))
-        turns = {name: turn for turn, wave in enumerate(self.waves()) for name in wave}
+        waves = [*self.waves(data=True), *self.waves(data=False)]
+        turns = {name: turn for turn, wave in enumerate(waves) for name in wave}
         left += [
             ("depends_on." + needed, "both are started at once")
             for needed in service.get("depends_on") or {}

@@ -193,13 +193,17 @@ class Bench:
 def steps(made: dict[str, Any], pull_secret: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
     """What is applied together, in the order of `up`."""
     namespace, *limits = made["base"]
-    first, *others = made["waves"]
     yield [namespace]
     yield [*limits, *made["secret"], *made["claims"], pull_secret]
-    yield [each for name in first for each in made["services"][name]]
+    yield from waves(made, "data")
     for hook in ("migrate", "seed"):
         yield from made["hooks"].get(hook, {}).values()
-    for wave in others:
+    yield from waves(made, "others")
+
+
+def waves(made: dict[str, Any], of: str) -> Iterator[list[dict[str, Any]]]:
+    """The objects of services, those together that are started together."""
+    for wave in made[of]:
         yield [each for name in wave for each in made["services"][name]]
 
 

@@ -500,5 +500,29 @@ def test_what_waits_for_another_to_be_well_is_started_after_it() -> None:
         },
         worker={**built, "depends_on": {"web": {"condition": "service_started"}}},
     )
-    waves = rendered(of).waves
-    assert [sorted(wave) for wave in waves] == [["db"], ["job", "worker"], ["api"], ["web"]]
+    made = rendered(of)
+    assert made.data == [["db"]]
+    assert [sorted(wave) for wave in made.others] == [["job", "worker"], ["api"], ["web"]]
+
+
+def test_a_data_service_waits_for_another_one_likewise() -> None:
+    def waits(name: str, how: str) -> dict[str, Any]:
+        return {"depends_on": {name: {"condition": how}}}
+
+    once = {"image": "minio/mc", "restart": "no"}
+    of = shop(
+        minio={"image": "minio/minio"},
+        bucket=once | waits("minio", "service_healthy"),
+        upload=once | waits("bucket", "service_completed_successfully"),
+        cache={"image": "redis:8"} | waits("minio", "service_started"),
+    )
+    made = rendered(of)
+    assert [sorted(wave) for wave in made.data] == [
+        ["cache", "db", "minio"],
+        ["bucket"],
+        ["upload"],
+    ]
+    assert [sorted(wave) for wave in made.others] == [["web", "worker"]]
+    assert [note for note in made.notes if "depends_on" in note] == [
+        "services.cache.depends_on.minio is left out: both are started at once."
+    ]
