@@ -38,6 +38,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._names import (
     MAIN,
     SERVICE,
     claim_name,
+    dns_name,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._project import observability
 
@@ -702,16 +703,22 @@ class _Renderer:
     def host_aliases(self, name: str, service: Mapping[str, Any]) -> List[Dict[str, Any]]:
         given = service.get("extra_hosts") or {}
         pairs = given.items() if isinstance(given, dict) else (e.split("=", 1) for e in given)
-        found = []
+        found: Dict[str, List[str]] = {}
         for host, addresses in pairs:
+            if not dns_name(host):
+                raise ManifestsRefused(
+                    "services.{0}.extra_hosts: {1!r} is no host name to Kubernetes: lower case "
+                    "letters, digits, - and dots. Rename it.".format(name, host)
+                )
             for ip in addresses if isinstance(addresses, list) else [addresses]:
                 if ip == "host-gateway":
                     raise ManifestsRefused(
                         "services.{0}.extra_hosts: host-gateway is a Docker host's; a pod has "
                         "none. Remove it.".format(name)
                     )
-                found.append({"ip": ip, "hostnames": [host]})
-        return found
+                found.setdefault(ip.strip("[]"), []).append(host)
+        # The API server knows an entry by its address.
+        return [{"ip": ip, "hostnames": hosts} for ip, hosts in found.items()]
 
     # -- what it mounts -----------------------------------------------------------------------
 

@@ -169,6 +169,9 @@ SAMPLES = {
         {"app": {"image": "redis:8", "profiles": ["dev"]}},
     ),
     ".extra_hosts": Sample({"extra_hosts": {"other": "192.0.2.1"}}),
+    ".extra_hosts (a name that is none of DNS, as `my_host`)": Sample(
+        {"extra_hosts": {"my_host": "192.0.2.1"}}
+    ),
     ".volumes": volume(VOLUME, None),
     ".volumes.type": volume({"target": "/a"}, {"type": "volume"}, type="tmpfs"),
     ".volumes.source (a volume)": volume(VOLUME, {"source": "other"}),

@@ -229,6 +229,27 @@ def test_a_service_whose_name_is_no_host_name_is_refused(name: str) -> None:
         rendered(of)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["db.local=192.0.2.1", "a=192.0.2.2", "b=192.0.2.1", "b=::1"],
+        {"db.local": ["192.0.2.1"], "a": "192.0.2.2", "b": ["192.0.2.1", "[::1]"]},
+    ],
+)
+def test_hosts_of_one_address_are_one_entry(given: Any) -> None:
+    assert pod(rendered(web(extra_hosts=given)), "Deployment", "web")["hostAliases"] == [
+        {"ip": "192.0.2.1", "hostnames": ["db.local", "b"]},
+        {"ip": "192.0.2.2", "hostnames": ["a"]},
+        {"ip": "::1", "hostnames": ["b"]},
+    ]
+
+
+@pytest.mark.parametrize("host", ["my_host", "Host", "a..b"])
+def test_a_host_whose_name_a_cluster_refuses_is_refused(host: str) -> None:
+    with pytest.raises(_manifests.ManifestsRefused, match=r"web\.extra_hosts: .* no host name"):
+        rendered(web(extra_hosts=[host + "=192.0.2.1"]))
+
+
 def test_a_service_is_found_at_its_ports_and_without_any_at_all_of_them() -> None:
     made = rendered(shop(cache={"image": "acme/own-cache:1"}))
     assert one(made, "Service", "db")["spec"]["ports"][0]["port"] == 5432
