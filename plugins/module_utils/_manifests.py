@@ -44,6 +44,9 @@ from ansible_collections.ephemera.preview.plugins.module_utils._project import o
 
 PULL_SECRET = "registries"
 GRACE = 10  # seconds, as Compose has it
+PERIOD = 5
+"""So many seconds pass between two health checks, where a file does not say it. Compose's 30 would
+be waited for by each deployment."""
 IDLE = 0.1
 """What part of its CPU is set aside for a container."""
 DRAIN = 5
@@ -686,13 +689,14 @@ class _Renderer:
         known = _known(planned, service)
         if known and not test and not disabled:
             test = [word.replace("$$", "$") for word in known.probe]
+            own = dict({"timeout": "5s"}, **own)
         if test:
-            period = max(1, int(seconds(own.get("interval") or "") or 5))
+            period = max(1, int(seconds(own.get("interval") or "") or PERIOD))
             start = int(seconds(own.get("start_period") or "") or 0)
             return {
                 "exec": {"command": _command(test)},
                 "periodSeconds": period,
-                "timeoutSeconds": max(1, int(seconds(own.get("timeout") or "") or 5)),
+                "timeoutSeconds": max(1, int(seconds(own.get("timeout") or "") or 30)),
                 # What fails while it starts does not count, as far as that can be told.
                 "failureThreshold": int(own.get("retries") or 3) + start // period,
             }
@@ -927,7 +931,8 @@ def _grace(service: Mapping[str, Any], exposed: bool) -> int:
 
 def _command(test: Sequence[str]) -> List[str]:
     """A health check's command as Compose writes it, as Kubernetes runs it: by no shell of its."""
-    how, *words = test
+    how, *given = test
+    words = [literal(word) for word in given]
     return ["/bin/sh", "-c", *words] if how == "CMD-SHELL" else words
 
 

@@ -493,7 +493,34 @@ def test_a_known_data_image_runs_as_its_own_user_with_its_own_probe() -> None:
     probe = main(made, "StatefulSet", "db")["readinessProbe"]["exec"]["command"]
     folder = environment_of(made, main(made, "StatefulSet", "db"))["PGDATA"]
     assert folder.startswith("/var/lib/postgresql/data/")
-    assert probe[:2] == ["/bin/sh", "-c"] and "${POSTGRES_USER:-postgres}" in probe[2]
+    assert probe[:2] == ["/bin/sh", "-c"]
+    assert "${POSTGRES_USER:-postgres}" in expanded(probe[2])
+    assert main(made, "StatefulSet", "db")["readinessProbe"]["timeoutSeconds"] == 5
+
+
+def checked(**keys: Any) -> dict[str, Any]:
+    """The readiness probe of a service with a health check of its own."""
+    made = rendered(web(healthcheck={"test": ["CMD", "true"], **keys}))
+    return dict(main(made)["readinessProbe"])
+
+
+def test_a_health_check_is_as_compose_has_it_but_made_more_often() -> None:
+    def numbers(**keys: Any) -> list[int]:
+        probe = checked(**keys)
+        return [probe[key] for key in ("periodSeconds", "timeoutSeconds", "failureThreshold")]
+
+    assert numbers() == [5, 30, 3]
+    assert numbers(interval="1m", timeout="500ms", retries=7, start_period="2m") == [60, 1, 9]
+
+
+def test_a_health_check_is_taken_literally() -> None:
+    # Compose's own $$ is one $, for whatever the check runs by.
+    probe = checked(test=["CMD-SHELL", 'test "$$(id -u)" = $$$$UID'])
+    shell, dash, script = probe["exec"]["command"]
+    assert (shell, dash) == ("/bin/sh", "-c")
+    assert expanded(script) == 'test "$(id -u)" = $$UID'
+    probe = checked(test=["CMD", "is", "$$(TOKEN)"])
+    assert [expanded(word) for word in probe["exec"]["command"]] == ["is", "$(TOKEN)"]
 
 
 def test_a_plan_for_a_cluster_is_made_of_manifests_and_of_images_that_it_can_pull() -> None:
