@@ -53,8 +53,8 @@ DRAIN = 5
 """So many seconds an exposed container serves on while the ingress controller forgets it."""
 LATER = 30
 """So many seconds after a run would have ended a job, the cluster does."""
-CONFIG_MAX = 1 << 20
-"""So many bytes an object of etcd may hold; Kubernetes refuses a larger ConfigMap."""
+CONTENT_MAX = 1 << 20
+"""So many bytes an object of etcd may hold; Kubernetes refuses a larger ConfigMap or Secret."""
 
 # Keys that mean nothing to Kubernetes, and what becomes of them.
 _IGNORED = {
@@ -78,6 +78,7 @@ _VERSIONS = {
     _external.KIND: "external-secrets.io/v1",
 }
 _SIZE = re.compile(r"size=(\w+)\Z")
+_VARIABLE = re.compile(r"(?!\.\.|\.\Z)[-._a-zA-Z][-._a-zA-Z0-9]{0,252}\Z")
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 
 
@@ -575,6 +576,15 @@ class _Renderer:
 
     def environment(self, planned: Mapping[str, Any], service: Mapping[str, Any]) -> str:
         """The Secret that holds a service's environment; another one where that is another."""
+        where = "services.{0}.environment".format(planned["name"])
+        for variable in service.get("environment") or {}:
+            if not _VARIABLE.match(variable):
+                raise ManifestsRefused(
+                    "{0}: {1!r} is no name of a variable to Kubernetes: letters, digits, _ - and "
+                    "dots, no digit first. Rename it (.NET reads A__B as A:B).".format(
+                        where, variable
+                    )
+                )
         own = {
             k: v
             for k, v in (service.get("environment") or {}).items()
@@ -589,7 +599,8 @@ class _Renderer:
             own.setdefault(known.folder, mounts[0]["target"].rstrip("/") + "/own")
         if not own:
             return ""
-        return self.keep_secret(planned["name"], {k: str(v).encode() for k, v in own.items()})
+        content = {k: str(v).encode() for k, v in own.items()}
+        return self.keep_secret(planned["name"], where, content)
 
     def reference(self, value: Any) -> Optional[Dict[str, str]]:
         """Where a pod finds a value that an operator brings."""
@@ -605,9 +616,11 @@ class _Renderer:
             if where
         ]
 
-    def keep_secret(self, service: str, content: Mapping[str, bytes]) -> str:
-        """Note a Secret. Its name tells whether its content is another, but not which: who may
-        list names and not read secrets could otherwise try out what a short one is."""
+    def keep_secret(self, service: str, where: str, content: Mapping[str, bytes]) -> str:
+        """Note a Secret of what stands somewhere. Its name tells whether its content is another,
+        but not which: who may list names and not read secrets could otherwise try out what a
+        short one is."""
+        _refuse_large(where, content, "a Secret", "Let the service fetch what is long")
         key = (self.settings["preview_secret_key"] or self.preview["owner"]).encode()
         digest = hmac.new(key, _canonical(content), hashlib.sha256).hexdigest()[:10]
         name = "{0}-{1}".format(service[:50], digest)
@@ -769,10 +782,11 @@ class _Renderer:
                 target = where if where.startswith("/") else folder + where
                 mode = {"defaultMode": int(given["mode"], 8)} if given.get("mode") else {}
                 key = "file"
+                written = "{0}.{1}".format(kind, given["source"])
                 # What is no file of the checkout was interpolated, and may hold what is secret.
                 if kind == "secrets" or "file" not in one:
                     held = self.reference(one.get("content")) or {
-                        "name": self.keep_secret(planned["name"], {"file": content}),
+                        "name": self.keep_secret(planned["name"], written, {"file": content}),
                         "key": key,
                     }
                     key = held["key"]
@@ -807,12 +821,8 @@ class _Renderer:
     def config_map(
         self, service: str, content: Mapping[str, bytes]
     ) -> Tuple[Dict[str, Any], Dict[str, Any]]:
-        size = sum(map(len, content.values()))
-        if size > CONFIG_MAX:
-            raise ManifestsRefused(
-                "services.{0}: the files it binds take {1} KiB, and a ConfigMap holds at most {2}. "
-                "Put them into the image (COPY).".format(service, size >> 10, CONFIG_MAX >> 10)
-            )
+        where = "services.{0}: the files it binds".format(service)
+        _refuse_large(where, content, "a ConfigMap", "Put them into the image (COPY)")
         name = "{0}-{1}".format(service[:50], hashlib.sha256(_canonical(content)).hexdigest()[:10])
         data = {k: base64.b64encode(v).decode() for k, v in content.items()}
         made = self.object("ConfigMap", name, service, immutable=True, binaryData=data)
@@ -830,6 +840,16 @@ class _Renderer:
         if self.settings["preview_storage_class"]:
             spec["storageClassName"] = self.settings["preview_storage_class"]
         return self.object("PersistentVolumeClaim", name, spec=spec)
+
+
+def _refuse_large(where: str, content: Mapping[str, bytes], kept: str, remedy: str) -> None:
+    size = sum(map(len, content.values()))
+    if size > CONTENT_MAX:
+        raise ManifestsRefused(
+            "{0}: {1} KiB, and {2} holds at most {3}. {4}.".format(
+                where, -(-size >> 10), kept, CONTENT_MAX >> 10, remedy
+            )
+        )
 
 
 def _granted(destination: str) -> Dict[str, Any]:

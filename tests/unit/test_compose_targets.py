@@ -129,6 +129,9 @@ SAMPLES = {
     ),
     ".entrypoint (empty, without a command)": Sample({"entrypoint": []}),
     ".environment": Sample({"environment": {"A": "1"}}),
+    ".environment (names with `:` or `/`, or a digit first)": Sample(
+        {"environment": {"Logging:Level": "1"}}
+    ),
     ".env_file": Sample({"env_file": "some.env"}),
     ".env_file.path": Sample({"env_file": [{"path": "some.env"}]}),
     ".env_file.format": Sample(

@@ -448,7 +448,25 @@ def test_files_come_as_config_maps_and_secrets_as_secrets() -> None:
 def test_files_that_no_config_map_holds_are_refused() -> None:
     of = web(volumes=[{"type": "bind", "source": "big", "target": "/big"}])
     with pytest.raises(_manifests.ManifestsRefused, match=r"services\.web: .* 1025 KiB"):
-        rendered(of, {"big": b"x" * (1025 << 10)})
+        rendered(of, {"big": b"x" * (1024 << 10) + b"x"})
+
+
+def test_what_no_secret_holds_is_refused() -> None:
+    most = {f"A{n}": "x" * (32 << 10) for n in range(32)}
+    rendered(web(environment=most))
+    with pytest.raises(_manifests.ManifestsRefused, match=r"web\.environment: 1025 KiB"):
+        rendered(web(environment=most | {"B": "x"}))
+    of = web(secrets=[{"source": "token"}])
+    of["secrets"] = {"token": {"file": "token.txt"}}
+    with pytest.raises(_manifests.ManifestsRefused, match=r"^secrets\.token: 1025 KiB"):
+        rendered(of, {"token.txt": b"x" * (1024 << 10) + b"x"})
+
+
+@pytest.mark.parametrize("name", ["Logging:Level", "A/B", "9LIVES", "ä", "a" * 254, ".", "..a"])
+def test_a_variable_whose_name_a_cluster_refuses_is_refused(name: str) -> None:
+    with pytest.raises(_manifests.ManifestsRefused, match=r"web\.environment: .* is no name"):
+        rendered(web(environment={name: "1"}))
+    rendered(web(environment={"Logging__Level": "1", "a.b-c": "1", "_": "1"}))
 
 
 def test_a_hook_is_a_job_that_runs_once_and_within_its_time() -> None:
