@@ -648,7 +648,9 @@ class _Renderer:
             # Without capabilities root can give up nothing, so it is that user from the start.
             user = "{0}:{0}".format(known.user)
         if user:
-            uid, dummy, gid = user.partition(":")
+            name, dummy, group = user.partition(":")
+            # The one name that is of the same number everywhere.
+            uid, gid = ("0" if each == "root" else each for each in (name, group))
             if not uid.isdigit() or (gid and not gid.isdigit()):
                 raise _named(planned["name"], "user", user, "1000:1000")
             context["runAsUser"] = int(uid)

@@ -152,11 +152,18 @@ def _counts(
     service: Mapping[str, Any],
     scale: Optional[Mapping[str, int]],
     in_cluster: bool,
+    completes: bool,
     notes: List[str],
 ) -> Dict[str, Any]:
     """How many containers a service has, at least and at most."""
     if scale is None:
         count = replicas_of(service)
+        if in_cluster and completes and count > 1:
+            notes.append(
+                "services.{0}.deploy.replicas: {1} is left out: the service has a job to end, and "
+                "in a cluster it is run once.".format(name, count)
+            )
+            count = 1
         return {"replicas": count, "most": count, "autoscale": None}
     if in_cluster:
         return {"replicas": scale["min"], "most": scale["max"], "autoscale": dict(scale)}
@@ -256,7 +263,7 @@ def complete(
                 "build": build and dict(build, digest=definition["digests"].get(name, "")),
                 "data": name in data,
                 "completes": name in completes,
-                **_counts(name, service, wish["autoscale"], in_cluster, notes),
+                **_counts(name, service, wish["autoscale"], in_cluster, name in completes, notes),
                 "exactly_one": wish["exactly_one"],
                 "resources": _resources(name, service, wish["size"], settings, notes),
                 "environment_names": sorted(service.get("environment") or {}),

@@ -140,8 +140,8 @@ SAMPLES = {
     ".env_file.required": Sample(
         {"env_file": [{"path": "none.env", "required": False}]}, {"env_file": "none.env"}
     ),
-    ".user (numbers)": Sample({"user": "1000:1000"}),
-    ".user (a name)": Sample({"user": "node"}),
+    ".user (numbers, or `root`)": Sample({"user": "1000:1000"}),
+    ".user (another name)": Sample({"user": "node"}),
     ".working_dir": Sample({"working_dir": "/srv"}),
     ".tty": Sample({"tty": True}),
     ".stdin_open": Sample({"stdin_open": True}),
@@ -207,6 +207,11 @@ SAMPLES = {
     ".healthcheck.disable": check(disable=True),
     ".scale": Sample({"scale": 3}),
     ".deploy.replicas": Sample({"deploy": {"replicas": 3}}),
+    ".deploy.replicas (of a service that is run once)": Sample(
+        {"restart": "no", "ports": [], "deploy": {"replicas": 3}},
+        {"restart": "no", "ports": []},
+        {"app": WEB},
+    ),
     ".mem_limit": Sample({"mem_limit": "64m"}),
     ".cpus": Sample({"cpus": 0.25}),
     ".pids_limit": Sample({"pids_limit": 50}),

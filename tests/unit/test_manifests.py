@@ -218,8 +218,16 @@ def test_what_runs_is_what_compose_would_run() -> None:
 
 
 def test_the_name_of_a_user_cannot_be_told_and_is_refused() -> None:
-    with pytest.raises(_manifests.ManifestsRefused, match=r"web\.user: 'node' is a name"):
-        rendered(web(user="node"))
+    for name in ("node", "1000:node", "root-less"):
+        with pytest.raises(_manifests.ManifestsRefused, match=rf"web\.user: '{name}' is a name"):
+            rendered(web(user=name))
+
+
+@pytest.mark.parametrize("user", ["root", "root:root", "0:root", "root:0"])
+def test_root_is_number_0_everywhere(user: str) -> None:
+    context = pod(rendered(web(user=user)), "Deployment", "web")["securityContext"]
+    assert (context["runAsUser"], context["fsGroup"]) == (0, 0)
+    assert context.get("runAsGroup", 0) == 0
 
 
 @pytest.mark.parametrize("name", ["my_db", "Web", "9lives", "a.b", "x" * 64])
@@ -390,9 +398,10 @@ def test_who_is_not_trusted_gets_nothing_that_an_operator_brings() -> None:
 
 
 def test_root_does_not_run_where_it_may_not() -> None:
-    rendered(web(user="0:0"))
-    with pytest.raises(_manifests.ManifestsRefused, match=r"web\.user: 0 is root"):
-        rendered(web(user="0:0"), preview_pod_security="restricted")
+    for user in ("0:0", "root"):
+        rendered(web(user=user))
+        with pytest.raises(_manifests.ManifestsRefused, match=r"web\.user: 0 is root"):
+            rendered(web(user=user), preview_pod_security="restricted")
 
 
 def test_files_come_as_config_maps_and_secrets_as_secrets() -> None:
@@ -569,6 +578,14 @@ def test_what_waits_for_another_to_be_well_is_started_after_it() -> None:
     made = rendered(of)
     assert made.data == [["db"]]
     assert [sorted(wave) for wave in made.others] == [["job", "worker"], ["api"], ["web"]]
+
+
+def test_what_is_run_once_is_recorded_as_one() -> None:
+    of = shop(job={"build": {"context": "."}, "restart": "no", "deploy": {"replicas": 2}})
+    (job,) = (s for s in complete(of, **CLUSTER).preview["services"] if s["name"] == "job")
+    assert (job["replicas"], job["most"]) == (1, 1)
+    (job,) = (s for s in complete(of).preview["services"] if s["name"] == "job")
+    assert (job["replicas"], job["most"]) == (2, 2)
 
 
 def test_a_data_service_waits_for_another_one_likewise() -> None:
