@@ -178,9 +178,9 @@ def hook_of(
     main = {
         key: value
         for key, value in spec["containers"][0].items()
-        if key not in ("readinessProbe", "lifecycle", "ports")
+        if key not in ("readinessProbe", "lifecycle", "ports", "args")
     }
-    main["args"] = [literal(word) for word in wish["command"]]
+    main["command" if wish.get("whole") else "args"] = [literal(word) for word in wish["command"]]
     name = "{0}-{1}".format(hook.replace("_", "-"), service)
     # Killed at once, as on a Docker host; with 0 s nobody would wait until it is.
     own = dict(spec, containers=[main], terminationGracePeriodSeconds=1)

@@ -174,6 +174,14 @@ def _counts(
     return {"replicas": scale["min"], "most": scale["min"], "autoscale": None}
 
 
+def _hook(
+    wish: Optional[Mapping[str, Any]], service: Mapping[str, Any]
+) -> Optional[Mapping[str, Any]]:
+    """What a service wants to be run. ``whole``: its words are all of it, as the service's entry
+    point is empty. Nothing else tells that before a teardown."""
+    return dict(wish, whole=True) if wish and service.get("entrypoint") == [] else wish
+
+
 def complete(
     identity_: Mapping[str, Any],
     definition: Mapping[str, Any],
@@ -275,7 +283,7 @@ def complete(
                     "alias": _names.edge_alias(names, name),
                 },
                 "health": wish["health"],
-                **{hook: wish[hook] for hook in HOOKS},
+                **{hook: _hook(wish[hook], service) for hook in HOOKS},
             }
         )
     preview["web"] = web

@@ -31,6 +31,8 @@ services:
   web:
     <<: *app
     ports: ["80:8080"]
+    entrypoint: []
+    command: [httpd, -f, -p, "8080", -h, /www]
     env_file: [app.env]
     environment:
       ONE: "${ONE}"

@@ -497,6 +497,29 @@ def test_a_hook_is_a_job_that_runs_once_and_within_its_time() -> None:
     assert "readinessProbe" not in spec["containers"][0]
 
 
+@pytest.mark.parametrize(
+    ("entry", "whole"),
+    [
+        (None, ["image's own"]),
+        (["sh", "-c"], ["sh", "-c"]),
+        ([], []),
+    ],
+)
+def test_a_hook_runs_by_the_entry_point_and_instead_of_the_command(
+    entry: list[str] | None, whole: list[str]
+) -> None:
+    of = web(entrypoint=entry, command=["gunicorn", "app"])
+    (job,) = renderer(of).hook("web", "migrate")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    begins = container.get("command", ["image's own"])
+    assert begins + container.get("args", []) == [*whole, "alembic", "upgrade", "head"]
+    # Before a teardown only what runs, and what was recorded, tells of it.
+    preview = complete(of).preview
+    wish = preview["wanted"]["services"]["web"]["hooks"]["migrate"]
+    running = pod(rendered(of), "Deployment", "web")
+    assert _manifests.hook_of(preview, "migrate", "web", wish, running) == job
+
+
 def test_nothing_reaches_a_preview_but_itself_and_the_ingress_controller() -> None:
     made = rendered()
     policy = one(made, "NetworkPolicy", "default")["spec"]
