@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, NamedTuple, Optional
+from typing import Any, List, Mapping, NamedTuple, Optional, Sequence
 
 
 class DataImage(NamedTuple):
@@ -17,6 +17,7 @@ class DataImage(NamedTuple):
     :ivar user: the user and group that its entry point gives root up for, by its Dockerfile.
     :ivar alpine: the same of its tags on Alpine.
     :ivar folder: the variable that names its folder, where that must be its own.
+    :ivar homes: where that folder is by itself, by the versions of the image.
     """
 
     port: int
@@ -24,6 +25,7 @@ class DataImage(NamedTuple):
     user: int = 999
     alpine: int = 999
     folder: str = ""
+    homes: Sequence[str] = ()
 
 
 _POSTGRES = DataImage(
@@ -31,6 +33,7 @@ _POSTGRES = DataImage(
     ["CMD-SHELL", 'pg_isready -q -h 127.0.0.1 -U "$${POSTGRES_USER:-postgres}"'],
     alpine=70,
     folder="PGDATA",
+    homes=("/var/lib/postgresql/data", "/var/lib/postgresql/18/docker"),
 )
 _IMAGES = {
     "postgres": _POSTGRES,
@@ -53,3 +56,14 @@ def known(service: Mapping[str, Any]) -> Optional[DataImage]:
     name, dummy, tag = str(service.get("image", "")).rsplit("/", 1)[-1].partition(":")
     found = _IMAGES.get(name.split("@")[0])
     return found._replace(user=found.alpine) if found and "alpine" in tag else found
+
+
+def held(image: DataImage, targets: Sequence[str]) -> Optional[str]:
+    """Which of the places where volumes are mounted holds the image's data, if one does."""
+    holding = [
+        target
+        for target in targets
+        if any((home + "/").startswith(target.rstrip("/") + "/") for home in image.homes)
+    ]
+    # What is mounted below another hides it.
+    return max(holding, key=len) if holding else None

@@ -593,10 +593,11 @@ class _Renderer:
         if not planned["data"]:
             own = dict(observability(self.preview, planned["name"], self.settings), **own)
         known = _known(planned, service)
-        mounts = [v for v in service.get("volumes") or [] if v["type"] == "volume"]
-        if known and known.folder and mounts:
+        targets = [v["target"] for v in service.get("volumes") or [] if v["type"] == "volume"]
+        held = _data_images.held(known, targets) if known else None
+        if known and held:
             # A claim's own folder is root's: nobody else may make it its own.
-            own.setdefault(known.folder, mounts[0]["target"].rstrip("/") + "/own")
+            own.setdefault(known.folder, held.rstrip("/") + "/own")
         if not own:
             return ""
         content = {k: str(v).encode() for k, v in own.items()}

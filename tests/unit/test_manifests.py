@@ -548,6 +548,31 @@ def test_a_known_data_image_runs_as_its_own_user_with_its_own_probe() -> None:
     assert main(made, "StatefulSet", "db")["readinessProbe"]["timeoutSeconds"] == 5
 
 
+@pytest.mark.parametrize(
+    ("targets", "folder"),
+    [
+        (["/var/lib/postgresql/data"], "/var/lib/postgresql/data/own"),
+        (["/var/lib/postgresql/"], "/var/lib/postgresql/own"),
+        (["/backup", "/var/lib/postgresql"], "/var/lib/postgresql/own"),
+        (["/var/lib/postgresql", "/var/lib/postgresql/data"], "/var/lib/postgresql/data/own"),
+        (["/var/lib/postgresql/18/docker"], "/var/lib/postgresql/18/docker/own"),
+        (["/backup"], None),
+        (["/var/lib/postgresql/archive"], None),
+    ],
+)
+def test_postgresql_keeps_its_data_in_the_volume_that_is_for_it(
+    targets: list[str], folder: str | None
+) -> None:
+    of = shop()
+    of["services"]["db"]["environment"] = {"POSTGRES_PASSWORD": "a"}
+    of["services"]["db"]["volumes"] = [
+        {"type": "volume", "source": f"v{n}", "target": target} for n, target in enumerate(targets)
+    ]
+    made = rendered(of)
+    environment = environment_of(made, main(made, "StatefulSet", "db"))
+    assert environment.get("PGDATA") == folder
+
+
 def checked(**keys: Any) -> dict[str, Any]:
     """The readiness probe of a service with a health check of its own."""
     made = rendered(web(healthcheck={"test": ["CMD", "true"], **keys}))
