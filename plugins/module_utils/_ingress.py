@@ -14,6 +14,7 @@ import base64
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _route
+from ansible_collections.ephemera.preview.plugins.module_utils._names import SERVICE
 
 TLS = "tls"
 """The Secret of a preview's namespace that the platform's certificate is copied to."""
@@ -89,9 +90,7 @@ def ingress(
     found = [made]
     if AUTH in middlewares:
         found.append(_preflight(planned, settings, middlewares, make))
-    if settings["preview_ingress_networks"]:
-        found.append(_policy(planned, settings, make))
-    return found
+    return [*found, _policy(planned, settings, make)]
 
 
 def _is_https(preview: Mapping[str, Any]) -> bool:
@@ -170,21 +169,20 @@ def _issuer(settings: Mapping[str, Any]) -> Dict[str, str]:
 
 
 def _policy(planned: Mapping[str, Any], settings: Mapping[str, Any], make: Make) -> Object:
-    """Lets a load balancer in that is no pod, and so of no namespace."""
-    name = planned["name"]
-    made = make("NetworkPolicy", "networks-" + name, name)
-    made["spec"] = {
-        # A service's pods bear the labels of its objects.
-        "podSelector": {"matchLabels": made["metadata"]["labels"]},
-        "policyTypes": ["Ingress"],
-        "ingress": [
-            {
-                "from": [{"ipBlock": {"cidr": n}} for n in settings["preview_ingress_networks"]],
-                "ports": [{"port": planned["expose"]["port"], "protocol": "TCP"}],
-            }
-        ],
+    """Lets the ingress controller in, and a load balancer that is no pod of any namespace."""
+    name, namespace = planned["name"], settings["preview_ingress_namespace"]
+    pods = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    networks = [{"ipBlock": {"cidr": each}} for each in settings["preview_ingress_networks"]]
+    rule = {
+        "from": [{"namespaceSelector": pods}, *networks],
+        "ports": [{"port": planned["expose"]["port"], "protocol": "TCP"}],
     }
-    return made
+    spec = {
+        "podSelector": {"matchLabels": {SERVICE: name}},
+        "policyTypes": ["Ingress"],
+        "ingress": [rule],
+    }
+    return make("NetworkPolicy", "ingress-" + name, name, spec=spec)
 
 
 def _notes(settings: Mapping[str, Any]) -> List[str]:

@@ -206,7 +206,7 @@ def render(
 def surroundings(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> List[Dict[str, Any]]:
     """What decides where the pods of a namespace may connect to, without any service."""
     renderer = _Renderer(dict(preview, services=[]), {}, settings, {}, {})
-    return renderer.policies()
+    return [renderer.policy()]
 
 
 class _Renderer:
@@ -324,11 +324,12 @@ class _Renderer:
                 "preview",
                 spec={"limits": [{"type": "Container", "default": default}]},
             ),
-            *self.policies(),
+            self.policy(),
         ]
 
-    def policies(self) -> List[Dict[str, Any]]:
-        """Nothing in and out but DNS, itself, the ingress controller and what is granted."""
+    def policy(self) -> Dict[str, Any]:
+        """Nothing in and out but DNS, itself and what is granted. Who comes in to an exposed
+        service, its own policy adds."""
         everyone: Dict[str, Any] = {"podSelector": {}}
         dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
         system = {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
@@ -343,40 +344,16 @@ class _Renderer:
         egress.append({"to": [{"ipBlock": internet}]})
         granted = self.settings["preview_egress_allow"]
         egress += [_granted(destination) for destination in granted]
-        found = [
-            self.object(
-                "NetworkPolicy",
-                "default",
-                spec={
-                    "podSelector": {},
-                    "policyTypes": ["Ingress", "Egress"],
-                    "ingress": [{"from": [everyone]}],
-                    "egress": egress,
-                },
-            )
-        ]
-        controller = self.settings["preview_ingress_namespace"]
-        for planned in self.preview["services"]:
-            if planned["expose"]:
-                where = {"matchLabels": {"kubernetes.io/metadata.name": controller}}
-                rule = {
-                    "from": [{"namespaceSelector": where}],
-                    "ports": [{"port": planned["expose"]["port"], "protocol": "TCP"}],
-                }
-                name = planned["name"]
-                found.append(
-                    self.object(
-                        "NetworkPolicy",
-                        "ingress-" + name,
-                        name,
-                        spec={
-                            "podSelector": {"matchLabels": {SERVICE: name}},
-                            "policyTypes": ["Ingress"],
-                            "ingress": [rule],
-                        },
-                    )
-                )
-        return found
+        return self.object(
+            "NetworkPolicy",
+            "default",
+            spec={
+                "podSelector": {},
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": [{"from": [everyone]}],
+                "egress": egress,
+            },
+        )
 
     # -- a service ----------------------------------------------------------------------------
 

@@ -74,6 +74,7 @@ def test_a_service_with_a_volume_is_stateful_and_any_other_is_not() -> None:
         "Service/web",
         "Deployment/web",
         "Ingress/web",
+        "NetworkPolicy/ingress-web",
     ]
     assert _manifests.kinds(made.services["worker"]) == ["Service/worker", "Deployment/worker"]
 
@@ -533,7 +534,7 @@ def test_nothing_reaches_a_preview_but_itself_and_the_ingress_controller() -> No
     assert internet["except"] == list(_firewall.CLOSED[4])
     door = one(made, "NetworkPolicy", "ingress-web")["spec"]
     assert door["ingress"][0]["ports"] == [{"port": 8000, "protocol": "TCP"}]
-    assert not [e for e in made.base if e["metadata"]["name"] == "ingress-db"]
+    assert not [e for e in everything(made) if e["metadata"]["name"] == "ingress-db"]
 
 
 def test_a_known_data_image_runs_as_its_own_user_with_its_own_probe() -> None:
