@@ -37,6 +37,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._names import (
     HOOK,
     MAIN,
     SERVICE,
+    VOLUMES,
     claim_name,
     dns_name,
 )
@@ -77,6 +78,7 @@ _VERSIONS = {
     "IngressRoute": "traefik.io/v1alpha1",
     _external.KIND: "external-secrets.io/v1",
 }
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _SIZE = re.compile(r"size=(\w+)\Z")
 _VARIABLE = re.compile(r"(?!\.\.|\.\Z)[-._a-zA-Z][-._a-zA-Z0-9]{0,252}\Z")
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?\Z")
@@ -130,6 +132,15 @@ def _object(
     }
 
 
+def _template(
+    preview: Mapping[str, Any], known_by: Mapping[str, str], spec: Mapping[str, Any]
+) -> Dict[str, Any]:
+    """A pod with the labels by which others know it. It bears that which it looks for, too: the
+    first of those who share volumes would else find no node."""
+    labels = dict(preview["labels"], **known_by, **_sought(spec))
+    return {"metadata": {"labels": labels}, "spec": spec}
+
+
 def job(
     preview: Mapping[str, Any],
     name: str,
@@ -139,10 +150,7 @@ def job(
 ) -> Dict[str, Any]:
     """Run once: a second attempt of half a migration is nobody's wish. The run that waits for it
     tells when it is late; the cluster ends it where that run is gone."""
-    template = {
-        "metadata": {"labels": dict(preview["labels"], **known_by)},
-        "spec": dict(spec, restartPolicy="Never"),
-    }
+    template = _template(preview, known_by, dict(spec, restartPolicy="Never"))
     fields = {"backoffLimit": 0, "activeDeadlineSeconds": limit + LATER, "template": template}
     return _object(preview, "Job", name, known_by, spec=fields)
 
@@ -203,6 +211,21 @@ def render(
     return _Renderer(preview, services, settings, definition, files).render()
 
 
+def together(claims: Mapping[str, Iterable[str]]) -> Dict[str, str]:
+    """By service with volumes what those have in common whose pods have to be on one node, because
+    they share a volume, be it by way of others: the first of all their claims.
+
+    :param claims: by service those that it mounts.
+    """
+    groups: List[Set[str]] = []
+    for own in map(set, claims.values()):
+        shared = [group for group in groups if group & own]
+        groups = [group for group in groups if group not in shared] + [own.union(*shared)]
+    return {
+        name: min(group) for name, own in claims.items() for group in groups if group & set(own)
+    }
+
+
 def surroundings(preview: Mapping[str, Any], settings: Mapping[str, Any]) -> List[Dict[str, Any]]:
     """What decides where the pods of a namespace may connect to, without any service."""
     renderer = _Renderer(dict(preview, services=[]), {}, settings, {}, {})
@@ -235,7 +258,8 @@ class _Renderer:
             }
             for hook in self.preview["hooks"]
         }
-        claims = [self.claim(name) for name in self.used_claims()]
+        names = {name for used in self.used().values() for name in used}
+        claims = [self.claim(name) for name in sorted(names)]
         door = _ingress.shared(self.preview, self.settings, self.object)
         return Manifests(
             self.base() + door.objects,
@@ -392,11 +416,10 @@ class _Renderer:
         self, planned: Mapping[str, Any], service: Mapping[str, Any], pod: Mapping[str, Any]
     ) -> Dict[str, Any]:
         name = planned["name"]
-        labels = dict(self.preview["labels"], **{SERVICE: name})
         spec: Dict[str, Any] = {
             "replicas": planned["replicas"],
             "selector": {"matchLabels": {SERVICE: name}},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
+            "template": _template(self.preview, {SERVICE: name}, pod),
             "revisionHistoryLimit": 1,
         }
         if planned["autoscale"]:
@@ -495,6 +518,9 @@ class _Renderer:
         }
         if volumes:
             spec["volumes"] = volumes
+        groups = together(self.used())
+        if name in groups:
+            spec["affinity"] = _beside(groups[name])
         if self.settings["preview_registries"]:
             spec["imagePullSecrets"] = [{"name": PULL_SECRET}]
         hosts = self.host_aliases(name, service)
@@ -808,9 +834,10 @@ class _Renderer:
         made = self.object("ConfigMap", name, service, immutable=True, binaryData=data)
         return made, {"configMap": {"name": name}}
 
-    def used_claims(self) -> List[str]:
-        chosen = [self.services[planned["name"]] for planned in self.preview["services"]]
-        return sorted({name for service in chosen for name in _claims_of(service)})
+    def used(self) -> Dict[str, List[str]]:
+        """By service the claims that it mounts."""
+        chosen = [planned["name"] for planned in self.preview["services"]]
+        return {name: _claims_of(self.services[name]) for name in chosen}
 
     def claim(self, name: str) -> Dict[str, Any]:
         spec: Dict[str, Any] = {
@@ -917,6 +944,22 @@ def _claims_of(service: Mapping[str, Any]) -> List[str]:
 def _added(service: Mapping[str, Any]) -> Dict[str, List[str]]:
     added = sorted(service.get("cap_add") or [])
     return {"add": added} if added else {}
+
+
+def _beside(group: str) -> Dict[str, Any]:
+    """Puts pods on one node that share volumes: most storage is of one node at a time."""
+    pods = {"matchLabels": {VOLUMES: group}}
+    term = {"labelSelector": pods, "topologyKey": "kubernetes.io/hostname"}
+    return {"podAffinity": {_REQUIRED: [term]}}
+
+
+def _sought(spec: Mapping[str, Any]) -> Dict[str, str]:
+    """The label of those beside whom a pod is put."""
+    for term in _at(spec, "affinity.podAffinity." + _REQUIRED) or []:
+        labels = _at(term, "labelSelector.matchLabels") or {}
+        if VOLUMES in labels:
+            return {VOLUMES: labels[VOLUMES]}
+    return {}
 
 
 def _memory(size: Any) -> Dict[str, Any]:

@@ -37,6 +37,8 @@ SERVICE, HOOK = PREFIX + "service", PREFIX + "hook"
 are not."""
 MAIN = "main"
 """The container of ours in such a pod; others may have put theirs beside it."""
+VOLUMES = PREFIX + "volumes"
+"""That by which pods that share volumes find each other."""
 
 IMAGES = "ephemera-preview"
 """The first part of every image repository of ours."""

@@ -79,6 +79,45 @@ def test_a_service_with_a_volume_is_stateful_and_any_other_is_not() -> None:
     assert _manifests.kinds(made.services["worker"]) == ["Service/worker", "Deployment/worker"]
 
 
+@pytest.mark.parametrize(
+    ("claims", "groups"),
+    [
+        ({"web": [], "db": ["data"]}, {"db": "data"}),
+        ({"web": ["a"], "db": ["b"]}, {"web": "a", "db": "b"}),
+        ({"web": ["b", "c"], "job": ["c"], "db": ["d"]}, {"web": "b", "job": "b", "db": "d"}),
+        # All of them: a pod cannot be beside each of two that are on different nodes.
+        ({"x": ["a"], "y": ["b"], "z": ["b", "a"]}, {"x": "a", "y": "a", "z": "a"}),
+    ],
+)
+def test_those_who_share_a_volume_belong_together(
+    claims: dict[str, list[str]], groups: dict[str, str]
+) -> None:
+    assert _manifests.together(claims) == groups
+    assert _manifests.together(dict(reversed(claims.items()))) == groups
+
+
+def test_pods_that_share_a_volume_look_for_each_other_and_so_for_themselves() -> None:
+    volume = {"type": "volume", "source": "files", "target": "/files"}
+    once = {"build": {"context": "."}, "restart": "no", "volumes": [volume]}
+    of = shop(job=once)
+    of["services"]["web"]["volumes"] = [volume]
+    made = rendered(of)
+    (migrate,) = renderer(of).hook("web", "migrate")
+    spec = pod(made, "StatefulSet", "web")
+    # As it is run before a teardown.
+    wish = {"command": ["true"], "timeout": 1}
+    running = _manifests.hook_of(complete(of).preview, "before_down", "web", wish, spec)
+    for each in (one(made, "StatefulSet", "web"), one(made, "Job", "job"), migrate, running):
+        template = each["spec"]["template"]
+        ((term,),) = template["spec"]["affinity"]["podAffinity"].values()
+        assert term["topologyKey"] == "kubernetes.io/hostname"
+        sought = term["labelSelector"]["matchLabels"]
+        assert sought == {"ephemera.preview/volumes": "files"}
+        # Where none of them is there yet, it may be anywhere only as it finds itself.
+        assert sought.items() <= template["metadata"]["labels"].items()
+    assert "affinity" not in pod(made, "Deployment", "worker")
+
+
 def test_a_volume_whose_name_a_cluster_refuses_has_a_claim_of_another() -> None:
     of = shop()
     of["volumes"] = {"Pg_Data": {}, "pg-data": {}}
