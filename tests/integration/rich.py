@@ -33,6 +33,7 @@ services:
     ports: ["80:8080"]
     entrypoint: []
     command: [httpd, -f, -p, "8080", -h, /www]
+    extra_hosts: ["one.example.org=192.0.2.1", "two.example.org=192.0.2.1"]
     env_file: [app.env]
     environment:
       ONE: "${ONE}"
@@ -75,7 +76,12 @@ services:
     volumes: ["data:/data"]
   cache:
     image: redis:8
-    healthcheck: {test: [CMD, redis-cli, ping], interval: 1s}
+    healthcheck: {test: [CMD-SHELL, "test $$$$ -gt 0 && redis-cli ping"], interval: 1s}
+  fill:
+    image: redis:8
+    command: [redis-cli, -h, cache, set, filled, "yes"]
+    depends_on: {cache: {condition: service_healthy}}
+    restart: "no"
   tools:
     image: there.is.no/such:image
     profiles: [tools]

@@ -108,6 +108,9 @@ def test_what_a_compose_file_says_comes_true(rich: Platform) -> None:
         "ME": urls["web"],
         "PRICE": "5$",
     }
+    assert rich.exec(1, "cache", "redis-cli", "get", "filled") == "yes"
+    hosts = rich.exec(1, "web", "grep", "192.0.2.1", "/etc/hosts").split()
+    assert sorted(set(hosts)) == ["192.0.2.1", "one.example.org", "two.example.org"]
     assert rich.exec(1, "web", "cat", "/etc/banner") == f"for {name} at $5"
     assert rich.exec(1, "web", "cat", "/notes.txt") == "read only"
     with pytest.raises(AssertionError, match="Read-only"):
@@ -226,7 +229,10 @@ def test_logs_of_one_service_and_how_to_follow_them(rich: Platform) -> None:
     late = rich.play("logs", preview_number=1, preview_service="cache", preview_since="1s").ok()
     assert not [line for line in late.out.splitlines() if line.startswith("cache-1")]
     wrong = rich.play("logs", preview_number=1, preview_service="cahce").refused()
-    assert "has no service 'cahce'; it has: api, cache, prepare, scheduler, web" in wrong.sentence
+    assert (
+        "has no service 'cahce'; it has: api, cache, fill, prepare, scheduler, web"
+        in wrong.sentence
+    )
     assert "does not exist here" in rich.play("logs", preview_number=404).refused().sentence
 
 
