@@ -329,9 +329,9 @@ def dns_name(name: str) -> bool:
 
 
 def claim_name(volume: str) -> str:
-    """The name of a volume's claim: the volume's own where it is one of DNS, else altered so that
-    no two are equal."""
-    if dns_name(volume) and not _HASHED.search(volume):
+    """The name of a volume's claim, which is a label's value, too: the volume's own where it is one
+    of DNS, else altered so that no two are equal."""
+    if dns_name(volume) and len(volume) <= LABEL_MAX and not _HASHED.search(volume):
         return volume
     readable = re.sub(r"[^a-z0-9]+", "-", volume.lower())[: LABEL_MAX - HASH - 1].strip("-")
     return f"{readable}-{_digest(volume, HASH)}".lstrip("-")

@@ -517,6 +517,7 @@ volumes = st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}", fullmatch=True)
 @example("pg_data", "pg-data")
 @example("pg_data", _names.claim_name("pg_data"))
 @example("Data", "data")
+@example("a" * 60 + "." + "b" * 60, "a")
 def test_the_claim_of_a_volume_is_a_name_of_dns_and_of_no_other_volume(one: str, two: str) -> None:
     claim = _names.claim_name(one)
     assert all(DNS_LABEL.fullmatch(label) for label in claim.split(".")) and len(claim) <= 63
