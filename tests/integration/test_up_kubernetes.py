@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import ssl
@@ -21,8 +22,13 @@ from test_ingress import BUSYBOX, PORT, SERVE, basic, issued, secret
 
 @pytest.fixture
 def platform(confined: Account, tmp_path: Path) -> Iterator[InCluster]:
-    """An app of its own for this test; its account may touch nothing but previews."""
+    """An app of its own for this test; its account may touch nothing but previews, and the password
+    of its registry is told by a program, as clouds have it."""
     with an_app_in_cluster(confined, tmp_path) as mine:
+        (login,) = mine.settings["preview_registries"]
+        told = tmp_path / "password"
+        told.write_text(login.pop("password"))
+        login["password_command"] = ["cat", str(told)]
         yield mine
 
 
@@ -31,6 +37,10 @@ def test_nobody_vouches_for_it_so_it_runs_where_network_policies_hold(platform: 
     commit = platform.repository.pull_request(2, "First", files={"www/index.html": "first\n"})
     platform.up(2, commit, **untrusted).ok()
     assert platform.get(2) == (200, "first\n")
+    held = platform.kubectl(2, "get", "secret", "registries", "-o", "jsonpath={.data.*}")
+    ((registry, login),) = json.loads(base64.b64decode(held))["auths"].items()
+    facts = platform.cluster.facts
+    assert (registry, login["password"]) == (facts["registry"], facts["registry_password"])
     platform.cluster.apply(name, open_to_all(name))
     later = platform.repository.pull_request(2, "Second", files={"www/index.html": "second\n"})
     refused = platform.up(2, later, **untrusted).refused()
