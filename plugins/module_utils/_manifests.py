@@ -135,8 +135,8 @@ def _object(
 def _template(
     preview: Mapping[str, Any], known_by: Mapping[str, str], spec: Mapping[str, Any]
 ) -> Dict[str, Any]:
-    """A pod with the labels by which others know it. It bears that which it looks for, too: the
-    first of those who share volumes would else find no node."""
+    """A pod with the labels by which others know it. It bears one that it looks for, too: the first
+    of those who share volumes would else find no node."""
     labels = dict(preview["labels"], **known_by, **_sought(spec))
     return {"metadata": {"labels": labels}, "spec": spec}
 
@@ -211,9 +211,9 @@ def render(
     return _Renderer(preview, services, settings, definition, files).render()
 
 
-def together(claims: Mapping[str, Iterable[str]]) -> Dict[str, str]:
-    """By service with volumes what those have in common whose pods have to be on one node, because
-    they share a volume, be it by way of others: the first of all their claims.
+def together(claims: Mapping[str, Iterable[str]]) -> Dict[str, List[str]]:
+    """By service with volumes all claims of those whose pods have to be on one node, because they
+    share a volume, be it by way of others.
 
     :param claims: by service those that it mounts.
     """
@@ -222,7 +222,7 @@ def together(claims: Mapping[str, Iterable[str]]) -> Dict[str, str]:
         shared = [group for group in groups if group & own]
         groups = [group for group in groups if group not in shared] + [own.union(*shared)]
     return {
-        name: min(group) for name, own in claims.items() for group in groups if group & set(own)
+        name: sorted(group) for name, own in claims.items() for group in groups if group & set(own)
     }
 
 
@@ -946,19 +946,20 @@ def _added(service: Mapping[str, Any]) -> Dict[str, List[str]]:
     return {"add": added} if added else {}
 
 
-def _beside(group: str) -> Dict[str, Any]:
-    """Puts pods on one node that share volumes: most storage is of one node at a time."""
-    pods = {"matchLabels": {VOLUMES: group}}
+def _beside(claims: Sequence[str]) -> Dict[str, Any]:
+    """Puts pods on one node that share volumes: most storage is of one node at a time. Each bears
+    one of their names, and looks for all of them: an earlier commit may have had fewer."""
+    pods = {"matchExpressions": [{"key": VOLUMES, "operator": "In", "values": list(claims)}]}
     term = {"labelSelector": pods, "topologyKey": "kubernetes.io/hostname"}
     return {"podAffinity": {_REQUIRED: [term]}}
 
 
 def _sought(spec: Mapping[str, Any]) -> Dict[str, str]:
-    """The label of those beside whom a pod is put."""
+    """A label of those beside whom a pod is put."""
     for term in _at(spec, "affinity.podAffinity." + _REQUIRED) or []:
-        labels = _at(term, "labelSelector.matchLabels") or {}
-        if VOLUMES in labels:
-            return {VOLUMES: labels[VOLUMES]}
+        for asked in _at(term, "labelSelector.matchExpressions") or []:
+            if asked["key"] == VOLUMES:
+                return {VOLUMES: asked["values"][0]}
     return {}
 
 

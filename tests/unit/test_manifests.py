@@ -82,18 +82,19 @@ def test_a_service_with_a_volume_is_stateful_and_any_other_is_not() -> None:
 @pytest.mark.parametrize(
     ("claims", "groups"),
     [
-        ({"web": [], "db": ["data"]}, {"db": "data"}),
-        ({"web": ["a"], "db": ["b"]}, {"web": "a", "db": "b"}),
-        ({"web": ["b", "c"], "job": ["c"], "db": ["d"]}, {"web": "b", "job": "b", "db": "d"}),
+        ({"web": "", "db": "a"}, {"db": "a"}),
+        ({"web": "a", "db": "b"}, {"web": "a", "db": "b"}),
+        ({"web": "bc", "job": "c", "db": "d"}, {"web": "bc", "job": "bc", "db": "d"}),
         # All of them: a pod cannot be beside each of two that are on different nodes.
-        ({"x": ["a"], "y": ["b"], "z": ["b", "a"]}, {"x": "a", "y": "a", "z": "a"}),
+        ({"x": "a", "y": "b", "z": "ba"}, {"x": "ab", "y": "ab", "z": "ab"}),
     ],
 )
 def test_those_who_share_a_volume_belong_together(
-    claims: dict[str, list[str]], groups: dict[str, str]
+    claims: dict[str, str], groups: dict[str, str]
 ) -> None:
-    assert _manifests.together(claims) == groups
-    assert _manifests.together(dict(reversed(claims.items()))) == groups
+    wanted = {name: list(group) for name, group in groups.items()}
+    assert _manifests.together(claims) == wanted
+    assert _manifests.together(dict(reversed(claims.items()))) == wanted
 
 
 def test_pods_that_share_a_volume_look_for_each_other_and_so_for_themselves() -> None:
@@ -111,11 +112,23 @@ def test_pods_that_share_a_volume_look_for_each_other_and_so_for_themselves() ->
         template = each["spec"]["template"]
         ((term,),) = template["spec"]["affinity"]["podAffinity"].values()
         assert term["topologyKey"] == "kubernetes.io/hostname"
-        sought = term["labelSelector"]["matchLabels"]
-        assert sought == {"ephemera.preview/volumes": "files"}
+        (sought,) = term["labelSelector"]["matchExpressions"]
+        assert (sought["operator"], sought["values"]) == ("In", ["files"])
         # Where none of them is there yet, it may be anywhere only as it finds itself.
-        assert sought.items() <= template["metadata"]["labels"].items()
+        assert template["metadata"]["labels"][sought["key"]] == "files"
     assert "affinity" not in pod(made, "Deployment", "worker")
+
+
+def test_one_volume_more_is_looked_for_beside_those_who_have_the_others() -> None:
+    def with_volumes(*names: str) -> dict[str, Any]:
+        mounts = [{"type": "volume", "source": n, "target": f"/{n}"} for n in names]
+        made = rendered(web(volumes=mounts))
+        return dict(one(made, "StatefulSet", "web")["spec"]["template"])
+
+    before, later = with_volumes("files"), with_volumes("files", "cache")
+    ((term,),) = later["spec"]["affinity"]["podAffinity"].values()
+    (sought,) = term["labelSelector"]["matchExpressions"]
+    assert before["metadata"]["labels"][sought["key"]] in sought["values"]
 
 
 def test_a_volume_whose_name_a_cluster_refuses_has_a_claim_of_another() -> None:
