@@ -12,7 +12,7 @@ import pytest
 from conftest import TARGETS, InCluster, Platform, somewhere
 from rich import RICH
 from tiny import TINY
-from visitors import Visitors
+from visitors import Kept, Visitors
 
 COMPOSE = str(TINY["compose.yaml"])
 
@@ -280,12 +280,28 @@ def test_what_runs_before_a_preview_goes_may_fail(rich: Platform) -> None:
 # -- while a new commit rolls out ----------------------------------------------------------------
 
 
+# A server that is gone as soon as it is told to go. It keeps connections, tells how many answers
+# were given on one, and takes two seconds for some of them.
+SERVER: dict[str, str | bytes | None] = {
+    "Dockerfile": 'FROM busybox:1.37\nCOPY serve start www/index.html /\nCMD ["sh", "/start"]\n',
+    "start": "trap exit TERM\nnc -ll -p 8080 -e sh /serve &\nwait\n",
+    "serve": """\
+n=0
+while read -r method path rest; do
+    while read -r line && [ ${#line} -gt 1 ]; do :; done
+    [ "$path" = /slow ] && sleep 2
+    n=$((n + 1)) text="$(cat /index.html) $n"
+    printf 'HTTP/1.1 200 OK\\r\\nContent-Length: %s\\r\\n\\r\\n%s' ${#text} "$text"
+done
+""",
+}
 # Without a volume: what is stored in one is of one pod at a time.
 STATELESS = """\
 services:
   web:
     build: .
     ports: ["8080:8080"]
+    deploy: {replicas: 2}
     environment: {COMMIT: "${PREVIEW_COMMIT}"}
     x-preview: {health: /health}
 """
@@ -313,13 +329,13 @@ DROPPED = {
 
 def change(platform: Platform, text: str, compose: str = STATELESS) -> str:
     """A commit of pull request 1 whose page is this text."""
-    files: dict[str, str | bytes | None] = {"compose.yaml": compose, "www/index.html": text}
+    files = SERVER | {"compose.yaml": compose, "www/index.html": text}
     return platform.repository.pull_request(1, text, files=files)
 
 
 def pages(visitors: Visitors) -> set[str]:
     assert len(visitors.heard) > 100
-    return {each.text for each in visitors.heard if each.status == 200}
+    return {each.text.split()[0] for each in visitors.heard if each.status == 200}
 
 
 def test_a_redeploy_on_a_docker_host_loses_few_requests(platform: Platform) -> None:
@@ -345,7 +361,9 @@ def test_in_a_cluster_the_old_version_stays_until_the_new_one_is_verified(
     assert pages(visitors) == {"one"} and not visitors.lost, visitors.lost[:5]
     assert in_cluster.made(1) >= before
 
-    with Visitors(lambda: in_cluster.get(1)) as visitors:
+    kept = Kept(f"{in_cluster.name(1)}.localhost:{in_cluster.port}", in_cluster.port)
+    slow = [lambda: in_cluster.get(1, "/slow")] * 3
+    with Visitors(lambda: in_cluster.get(1), kept, *slow) as visitors:
         teapot = STATELESS.replace("/health}", "{path: /health, status: 418, retries: 2}}")
         refused = in_cluster.up(1, change(in_cluster, "two", teapot)).refused()
         assert refused.result["failure"]["stage"] == "verify"
@@ -353,10 +371,12 @@ def test_in_a_cluster_the_old_version_stays_until_the_new_one_is_verified(
         in_cluster.up(1, change(in_cluster, "two")).ok()
         time.sleep(1)
     assert pages(visitors) == {"one", "two"} and not visitors.lost, visitors.lost[:5]
+    assert len(kept.connections) == 1
+    assert max(int(each.text.split()[1]) for each in visitors.heard) > 10, "those to pods are kept"
     left = in_cluster.made(1)
     gone = {re.sub(r"-[0-9a-f]{10}$", "-", line) for line in before - left}
     assert gone == DROPPED | {"Secret/web-"}, "with the environment of the version before"
     assert "PersistentVolumeClaim/kept" in left, "it holds data"
     quota = ["get", "resourcequota", "preview", "-o", "jsonpath={.spec.hard.pods}"]
-    assert in_cluster.kubectl(1, *quota) == "14", "one service's, as before others were there"
+    assert in_cluster.kubectl(1, *quota) == "18", "one service's, as before others were there"
     assert in_cluster.get(1, host=f"extra--{in_cluster.name(1)}.localhost")[0] == 404

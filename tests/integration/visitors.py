@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 import time
 from collections.abc import Callable
@@ -16,20 +17,45 @@ class Heard(NamedTuple):
     text: str
 
 
-class Visitors:
-    """Two who ask for a page again and again until they are stopped, each time anew."""
+Get = Callable[[], tuple[int, str]]
 
-    def __init__(self, get: Callable[[], tuple[int, str]]) -> None:
-        self.get = get
+
+class Kept:
+    """One who asks for a page by one connection, as long as that is kept."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        self.connections: set[int] = set()
+        """The port of each that was made."""
+
+    def __call__(self) -> tuple[int, str]:
+        try:
+            self.connection.request("GET", "/", headers={"Host": self.host})
+            self.connections.add(self.connection.sock.getsockname()[1])
+            answer = self.connection.getresponse()
+            return answer.status, answer.read().decode()
+        except OSError:
+            self.connection.close()
+            raise
+
+
+class Visitors:
+    """Two who ask for a page again and again until they are stopped, each time anew, and others."""
+
+    def __init__(self, get: Get, *others: Get) -> None:
         self.heard: list[Heard] = []
         self.stopped = threading.Event()
-        self.threads = [threading.Thread(target=self.ask, daemon=True) for dummy in range(2)]
+        self.threads = [
+            threading.Thread(target=self.ask, args=[each], daemon=True)
+            for each in (get, get, *others)
+        ]
 
-    def ask(self) -> None:
+    def ask(self, get: Get) -> None:
         while not self.stopped.is_set() and len(self.heard) < 20000:
             at = time.monotonic()
             try:
-                self.heard.append(Heard(at, *self.get()))
+                self.heard.append(Heard(at, *get()))
             except OSError as error:
                 self.heard.append(Heard(at, 0, str(error)))
             time.sleep(0.02)
