@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import re
 import socket
 import ssl
 import subprocess
@@ -19,11 +18,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import accounts
 import pytest
 from packages import IN_CI
 
 SCRIPT = Path(__file__).resolve().parents[1] / "testbed" / "cluster"
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "kubernetes"
 Objects = list[dict[str, Any]]
 # What previews of the tests pull themselves.
 PULLED = ("busybox:1.37", "redis:8", "postgres:17")
@@ -169,8 +168,7 @@ class Account:
 
     def example(self, file: str) -> str:
         """A file of examples/kubernetes, about this account."""
-        text = (EXAMPLES / file).read_text(encoding="utf-8")
-        return re.sub(r"\bephemera-preview\b", self.name, text)
+        return accounts.example(file, self.name)
 
     def kubectl(self, *arguments: str, **options: Any) -> str:
         """What kubectl printed or complained of, as this account."""
@@ -208,19 +206,12 @@ class Account:
 def an_account(cluster: Cluster, folder: Path) -> Iterator[Account]:
     """An account that may make previews and nothing else; it is gone afterwards."""
     account = Account(cluster, f"t{uuid.uuid4().hex[:8]}", folder / "kubeconfig")
-    objects = account.example("rbac.yaml")
-    cluster.kubectl("apply", "-f", "-", input=objects)
     try:
-        lasting = ["--namespace", account.name, "--duration", "12h"]
-        token = cluster.kubectl("create", "token", "previews", *lasting)
-        known = json.loads(cluster.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
-        known["users"] = [{"name": "previews", "user": {"token": token}}]
-        known["contexts"][0]["context"]["user"] = "previews"
-        account.kubeconfig.write_text(json.dumps(known))
-        account.kubeconfig.chmod(0o600)
+        accounts.make(cluster.facts, account.kubeconfig, account.name)
         yield account
     finally:
         # By the last test of all the cluster is another.
+        objects = account.example("rbac.yaml")
         cluster.kubectl("delete", "--ignore-not-found", "-f", "-", input=objects)
 
 
