@@ -167,9 +167,9 @@ class Hello(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def listening() -> Iterator[int]:
-    """A port of this machine, open on all its addresses."""
-    with ThreadingHTTPServer(("", 0), Hello) as server:
+def listening(host: str) -> Iterator[int]:
+    """A port of this machine on the address that the node reaches it by."""
+    with ThreadingHTTPServer((host, 0), Hello) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port
         server.shutdown()
@@ -221,7 +221,11 @@ wait
 def test_the_walls_of_a_namespace(granted: Granted) -> None:
     app, cluster = granted.platform, granted.platform.cluster
     host = cluster.facts["host_address"]
-    with listening() as port, listening() as other, a_node_of_many_addresses(cluster) as node:
+    with (
+        listening(host) as port,
+        listening(host) as other,
+        a_node_of_many_addresses(cluster) as node,
+    ):
         here = {"host": f"{host} {port}", "other": f"{host} {other}"}
         everything = {"cache": "cache 6379"} | here | node
         words = [word for name, at in everything.items() for word in (name, *at.split())]
