@@ -189,9 +189,9 @@ def test_what_is_observed_has_one_shape(rich: Platform) -> None:
     check_shape({key: seen["state"][key] for key in STATE}, STATE)
     assert seen["volumes"] and seen["folder"] and seen["route"]
     words = [(each["service"], each["state"], each["exit_code"]) for each in seen["containers"]]
-    serving = [("api", "running", None)] * 3 + [("cache", "running", None)]
-    serving += [("scheduler", "running", None), ("web", "running", None)]
-    assert sorted(words, key=str) == sorted([*serving, ("prepare", "exited", 0)], key=str)
+    serve, end = ["api"] * 3 + ["cache", "scheduler", "web"], ["fill", "prepare"]
+    wanted = [(name, "running", None) for name in serve] + [(name, "exited", 0) for name in end]
+    assert sorted(words, key=str) == sorted(wanted, key=str)
 
 
 def check_shape(thing: dict[str, Any], shape: dict[str, Any]) -> None:
