@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 
 class Lease(NamedTuple):
@@ -93,6 +93,16 @@ def verdict(
     return over, held.owner if over else ""
 
 
+# What another run left working on this preview would work against us.
+_END = r"""
+    for process in /proc/[0-9]*; do
+        read -r program <"$process/comm" || continue
+        case $program in docker* | git* | timeout | python*) ;; *) continue ;; esac
+        tr '\0' / <"$process/cmdline" | grep -Fq "$state/previews/$name/" &&
+            kill -9 "${process#/proc/}"
+    done 2>/dev/null
+"""
+
 # $1 state folder, $2 name, $3 take|keep|drop|forget, $4 owner, $5 seconds, $6 kind,
 # $7 "host pid start", $8 an owner known to be dead.
 # Prints "ok", "ok over <lease>" or "held <lease>".
@@ -124,13 +134,7 @@ if [ $verdict = held ]; then echo "held $line"; exit 0; fi
 draft=$state/leases/.$name
 echo "$owner $((now + seconds)) $kind $holder" >"$draft" && mv "$draft" "$lease" || exit 73
 if [ -n "$over" ]; then
-    # What the other run left working on this preview would work against us.
-    for process in /proc/[0-9]*; do
-        read -r program <"$process/comm" || continue
-        case $program in docker* | git* | timeout | python*) ;; *) continue ;; esac
-        tr '\0' / <"$process/cmdline" | grep -Fq "$state/previews/$name/" &&
-            kill -9 "${process#/proc/}"
-    done 2>/dev/null
+    @end@
 fi
 echo "ok${over:+ over $over}"
 [ "$action" = drop ] || {
@@ -141,7 +145,7 @@ echo "ok${over:+ over $over}"
         mv "$state/previews/$name/preview.json.new" "$state/previews/$name/preview.json"
     } || exit 73
 }
-"""
+""".replace("@end@", _END.strip())
 
 
 def command(
@@ -165,6 +169,13 @@ def command(
         holder(),
         dead,
     ]
+
+
+def ending(preview: Mapping[str, Any]) -> List[str]:
+    """The argument list that ends what another run has left working on a preview on this host,
+    where the lease is kept elsewhere."""
+    script = "state=$1 name=$2\n" + _END + "exit 0\n"
+    return ["sh", "-c", script, "end", preview["state_dir"], preview["name"]]
 
 
 def describe(lease: Lease, now: int) -> str:

@@ -146,6 +146,8 @@ def begin(action: PreviewAction, preview: Mapping[str, Any], name: str, kind: st
             superseded = _hold(action, preview, name, kind, state, first)
         except AnsibleActionFail as failure:
             raise AnsibleActionFail(str(failure), result={"stage": name}) from None
+        if superseded and in_cluster:
+            action.on_host(_lease.ending(preview))
     stages.append({"name": name, "start": now})
     remember(preview, stages=stages, state=state, seed_mark=mark)
     if not (action.check_mode or in_cluster or stages[1:]):
