@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -16,10 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kind
+import node
 import pytest
 from clusters import SCRIPT, Cluster, cluster_script, eventually
 from conftest import docker, free_port
 from packages import needed
+from rungs import version
 
 BUSYBOX = "busybox:1.37"  # by the name that Docker Hub has it under
 SERVE = "mkdir /www && echo hello >/www/index.html && exec httpd -f -p 8080 -h /www"
@@ -85,7 +89,8 @@ def test_the_node_is_ready_and_nobody_is_let_in_without_a_certificate(cluster: C
         context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
     ):
         connection.sendall(b"GET /api HTTP/1.0\r\n\r\n")
-        assert b" 401 " in connection.recv(100)
+        # An API server of kind knows anonymous users, and forbids them this.
+        assert re.search(rb" 40[13] ", connection.recv(100))
 
 
 def kubeconfig(cluster: Cluster) -> str:
@@ -150,7 +155,8 @@ def test_a_volume_is_made_for_a_claim_and_outlives_its_pod(cluster: Cluster, bus
 
 
 def test_metrics_are_served(cluster: Cluster) -> None:
-    eventually(lambda: "node" in cluster.kubectl("top", "nodes", "--no-headers"))
+    node = cluster.kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+    eventually(lambda: node in cluster.kubectl("top", "nodes", "--no-headers"))
     eventually(lambda: "coredns" in cluster.kubectl("top", "pods", "-n", "kube-system"))
 
 
@@ -257,7 +263,7 @@ def test_containers_of_docker_work_beside_it(cluster: Cluster) -> None:
 
 
 def traces() -> Iterator[str]:
-    """What a cluster could leave on this host, one line each."""
+    """What a node of ours could leave on this host, one line each."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_text().replace("\0", " ")
@@ -289,6 +295,12 @@ def traces() -> Iterator[str]:
         yield f"setting {setting} {(Path('/proc/sys') / setting).read_text().strip()}"
 
 
+def made_by(rung: str, cluster: Cluster) -> None:
+    """A test that removes the cluster is of one rung only."""
+    if os.environ.get("KUBECONFIG") or cluster.facts["rung"] != rung:
+        pytest.skip(f"this cluster is not one of {rung}.py")
+
+
 def down() -> set[str]:
     """Remove the cluster; what can be seen then."""
     removed = cluster_script("down")
@@ -299,8 +311,7 @@ def down() -> set[str]:
 def test_down_removes_all_however_far_the_cluster_came_and_whatever_was_killed(
     cluster: Cluster,
 ) -> None:
-    if os.environ.get("KUBECONFIG"):
-        pytest.skip("this cluster is not ours to remove")
+    made_by("node", cluster)
     state = Path("/var/lib/ephemera-preview-cluster")
     before = down()
     assert not [line for line in before if not line.startswith(("mount", "setting"))]
@@ -330,3 +341,56 @@ def test_down_removes_all_however_far_the_cluster_came_and_whatever_was_killed(
     assert cluster_script("up").returncode == 0  # for the tests that follow
     # Under 20 s where nothing else is at work, and tests of the other target may be.
     assert time.monotonic() - began < 40
+
+
+def of_kind() -> set[str]:
+    """What there is of a cluster by kind, volumes included."""
+    named = ["--quiet", "--filter"]
+    containers = f"name=^({kind.NODE}|{kind.REGISTRY})$"
+    found = docker("ps", "--all", *named, containers).split()
+    mounts = ["inspect", "--format", "{{range .Mounts}}{{.Name}} {{end}}", *found]
+    volumes = docker(*mounts).split() if found else []
+    networks = docker("network", "ls", *named, f"name=^{kind.NAME}$").split()
+    return {*found, *volumes, *networks, *filter(os.path.exists, [str(kind.STATE)])}
+
+
+def test_down_removes_all_of_a_cluster_by_kind_however_far_it_came(cluster: Cluster) -> None:
+    made_by("kind", cluster)
+    there = of_kind()
+    assert len(there) >= 6  # two containers, each with a volume; the network, the folder
+
+    def removed() -> None:
+        answer = cluster_script("down")
+        assert answer.returncode == 0, answer.stderr
+        assert not of_kind()
+        assert not there & set(docker("volume", "ls", "--quiet").split())
+
+    removed()
+    starting = subprocess.Popen([SCRIPT, "up"], stderr=subprocess.DEVNULL)
+    eventually(lambda: docker("ps", "--quiet", "--filter", f"name=^{kind.NODE}$"))
+    starting.send_signal(signal.SIGKILL)
+    starting.wait()
+    there = of_kind()
+    removed()
+    assert cluster_script("up").returncode == 0  # for the tests that follow
+
+
+def test_a_kind_that_cannot_pull_its_image_leads_to_the_next_rung(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    made_by("node", cluster)  # so its programs are built
+    if not shutil.which("kind"):
+        install = [str(node.go()), "install", "sigs.k8s.io/kind@v0.31.0"]
+        subprocess.run(install, env=os.environ | {"GOBIN": str(tmp_path)}, check=True)
+    image = "ephemera-preview.invalid/node:1"
+    known = {"PATH": f"{os.environ['PATH']}:{tmp_path}", "KIND_NODE_IMAGE": image}
+    done = subprocess.run(
+        [SCRIPT, "build"], env=os.environ | known, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert f"Not by kind: {image} cannot be pulled (" in done.stderr
+    assert "nothing is built" not in done.stderr
+
+
+def test_a_node_by_kind_is_of_the_version_that_ours_is_of() -> None:
+    assert kind.NODE_IMAGE.rpartition(".")[0].endswith(version().rpartition(".")[0])

@@ -3,10 +3,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -19,7 +17,6 @@ import (
 	_ "github.com/coredns/coredns/plugin/template"
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
-	"golang.org/x/crypto/bcrypt"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
@@ -40,7 +37,6 @@ var programs = map[string]func() *cobra.Command{
 	"kube-proxy":              proxy.NewProxyCommand,
 	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
 	"network-policies":        newEnforcerCommand,
-	"htpasswd":                newHtpasswdCommand,
 	"kubectl":                 kubectl.NewDefaultKubectlCommand,
 	"kubeadm":                 func() *cobra.Command { return kubeadm.NewKubeadmCommand(os.Stdin, os.Stdout, os.Stderr) },
 }
@@ -61,24 +57,4 @@ func main() {
 		os.Exit(2)
 	}
 	os.Exit(cli.Run(program()))
-}
-
-// newHtpasswdCommand reads user:password, and prints the line of an htpasswd file.
-func newHtpasswdCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "htpasswd",
-		RunE: func(command *cobra.Command, _ []string) error {
-			login, err := io.ReadAll(command.InOrStdin())
-			if err != nil {
-				return err
-			}
-			user, password, _ := bytes.Cut(login, []byte(":"))
-			hash, err := bcrypt.GenerateFromPassword(password, bcrypt.MinCost)
-			if err != nil {
-				return err
-			}
-			fmt.Printf("%s:%s\n", user, hash)
-			return nil
-		},
-	}
 }
