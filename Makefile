@@ -57,7 +57,7 @@ unit: venv .venv-2.19/stamp ## Tests of pure code, on the newest and the oldest 
 	PATH=$(CURDIR)/.venv-2.19/bin:$$PATH pytest tests/unit -q --numprocesses 2 $(ARGS)
 
 # As the tests of the cluster do: where none can be had, only CI fails.
-molecule: SCENARIOS = $(if $(CI)$(KUBECONFIG)$(filter 0,$(shell id -u)),--all,--scenario-name docker)
+molecule: SCENARIOS = $(if $(CI)$(KUBECONFIG)$(shell command -v kind)$(filter 0,$(shell id -u)),--all,--scenario-name docker)
 molecule: venv engine images ## The playbooks by themselves, against the engine and the cluster
 	molecule test $(SCENARIOS)
 
@@ -80,11 +80,11 @@ engine: ## A Docker engine: the one that is there, else (root on Debian) one sta
 images: venv engine ## The base images: those there, else pulled, else made from packages
 	@$(TESTBED)/images $(NAMES)
 
-programs: venv ## Build what a cluster runs, and a BuildKit, from Go modules: minutes the first time
+programs: venv ## Build (or pull) what a cluster runs, and build a BuildKit: minutes the first time
 	@$(TESTBED)/cluster build
 	@python $(TESTBED)/buildkitd.py
 
-cluster: venv ## A Kubernetes cluster: the one of KUBECONFIG, else (root on Debian) one node here
+cluster: venv ## A Kubernetes cluster: that of KUBECONFIG, else by kind, else (root on Debian) one node here
 	@$(TESTBED)/cluster
 
 cluster-down: venv ## Remove what `make cluster` started; what it built stays in the cache folder

@@ -126,7 +126,7 @@ def start_node() -> None:
         ],
     }
     run(
-        *("kind", "create", "cluster", "--name", NAME, "--wait", "120s"),
+        *("kind", "create", "cluster", "--name", NAME),
         *("--kubeconfig", STATE / "kubeconfig", "--config", "-"),
         input=json.dumps(configuration),  # JSON is YAML
         env=os.environ
