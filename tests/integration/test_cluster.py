@@ -77,9 +77,11 @@ def busybox(cluster: Cluster) -> None:
 
 
 def test_the_node_is_ready_and_nobody_is_let_in_without_a_certificate(cluster: Cluster) -> None:
-    (node,) = json.loads(cluster.kubectl("get", "nodes", "-o", "json"))["items"]
-    conditions = {one["type"]: one["status"] for one in node["status"]["conditions"]}
-    assert conditions["Ready"] == "True"
+    nodes = json.loads(cluster.kubectl("get", "nodes", "-o", "json"))["items"]
+    conditions = [
+        {one["type"]: one["status"] for one in each["status"]["conditions"]} for each in nodes
+    ]
+    assert nodes and all(each["Ready"] == "True" for each in conditions)
     (storage,) = json.loads(cluster.kubectl("get", "storageclasses", "-o", "json"))["items"]
     assert "storageclass.kubernetes.io/is-default-class" in storage["metadata"]["annotations"]
     port = int(re.findall(r"server: https://127.0.0.1:(\d+)", kubeconfig(cluster))[0])
@@ -346,7 +348,7 @@ def test_down_removes_all_however_far_the_cluster_came_and_whatever_was_killed(
 def of_kind() -> set[str]:
     """What there is of a cluster by kind, volumes included."""
     named = ["--quiet", "--filter"]
-    containers = f"name=^({kind.NODE}|{kind.REGISTRY})$"
+    containers = f"name=^({kind.CONTROL_PLANE}|{kind.NODE}|{kind.REGISTRY})$"
     found = docker("ps", "--all", *named, containers).split()
     mounts = ["inspect", "--format", "{{range .Mounts}}{{.Name}} {{end}}", *found]
     volumes = docker(*mounts).split() if found else []
@@ -357,7 +359,7 @@ def of_kind() -> set[str]:
 def test_down_removes_all_of_a_cluster_by_kind_however_far_it_came(cluster: Cluster) -> None:
     made_by("kind", cluster)
     there = of_kind()
-    assert len(there) >= 6  # two containers, each with a volume; the network, the folder
+    assert len(there) >= 8  # three containers, each with a volume; the network, the folder
 
     def removed() -> None:
         answer = cluster_script("down")

@@ -1,7 +1,9 @@
 """The rung for a machine with kind and a Docker engine that can pull: a cluster by kind.
 
-Beside the node there is a registry, on a network of their own. The network bears in a label whose
-cluster it is; it comes first and goes last.
+Its pods run on a node apart from the API server: kind's network policies hold between nodes and
+between pods, but not from a pod to what listens on its own node. Beside the nodes there is a
+registry, on a network of their own. The network bears in a label whose cluster it is; it comes
+first and goes last.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ REGISTRY_IMAGE = "registry:3"
 # Of Docker Hub all of them, so that one way serves: the engine's copy is pushed.
 ADDONS = {"traefik": "traefik:v3.7", "metrics-server": "rancher/mirrored-metrics-server:v0.8.0"}
 NAME = "ephemera-preview"  # of the cluster, and of the network
-NODE, REGISTRY = f"{NAME}-control-plane", f"{NAME}-registry"
+CONTROL_PLANE, NODE, REGISTRY = (
+    f"{NAME}-{part}" for part in ("control-plane", "worker", "registry")
+)
 LABEL = "ephemera-preview.state"
 
 
@@ -79,12 +83,12 @@ def start() -> tuple[dict[str, str], dict[str, int]]:
     inside_node = f"{REGISTRY}:5000"
     write_host(STATE / "registries", registry, inside_node)
     write_host(STATE / "registries", "docker.io", inside_node, login)
-    say("starting the node …")
+    say("starting the nodes …")
     with ThreadPoolExecutor() as pool:
-        node = pool.submit(start_node)
+        nodes = pool.submit(start_nodes)
         push(registry, login, ADDONS.values())
-        node.result()
-    run("docker", "cp", f"{NODE}:/etc/kubernetes/pki", STATE / "pki")
+        nodes.result()
+    run("docker", "cp", f"{CONTROL_PLANE}:/etc/kubernetes/pki", STATE / "pki")
     take_kubectl()
     ports = {name: published(NODE, port) for name, port in INGRESS_PORTS.items()}
     return login, ports | {"registry": published(REGISTRY, 5000)}
@@ -106,7 +110,7 @@ def start_registry() -> int:
     return published(REGISTRY, 5000)
 
 
-def start_node() -> None:
+def start_nodes() -> None:
     cri = 'plugins."io.containerd.grpc.v1.cri"'
     mounted = {"hostPath": str(STATE / "registries"), "containerPath": "/etc/containerd/certs.d"}
     configuration = {
@@ -114,15 +118,16 @@ def start_node() -> None:
         "apiVersion": "kind.x-k8s.io/v1alpha4",
         "containerdConfigPatches": [f'[{cri}.registry]\nconfig_path = "/etc/containerd/certs.d"'],
         "nodes": [
+            {"role": "control-plane", "image": NODE_IMAGE},
             {
-                "role": "control-plane",
+                "role": "worker",
                 "image": NODE_IMAGE,
                 "extraMounts": [mounted | {"readOnly": True}],
                 "extraPortMappings": [
                     {"containerPort": port, "listenAddress": "127.0.0.1"}
                     for port in INGRESS_PORTS.values()
                 ],
-            }
+            },
         ],
     }
     run(
@@ -200,7 +205,7 @@ def remove() -> bool:
         return False
     if owner() == str(STATE):
         there = True
-        run("docker", "rm", "--force", "--volumes", NODE, REGISTRY)
+        run("docker", "rm", "--force", "--volumes", CONTROL_PLANE, NODE, REGISTRY)
         run("docker", "network", "rm", NAME)
     if STATE.exists():
         shutil.rmtree(STATE)

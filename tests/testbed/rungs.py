@@ -7,7 +7,7 @@ A rung is a module (kind.py, node.py) with a folder STATE for all that it keeps,
     addons()       what the cluster is then given
     host_address() where pods find this host
     runs()         whether what `start` has made runs
-    inside(words)  run a command inside the node
+    inside(words)  run a command inside the node that pods run on
     remove()       remove all that `start` makes, however far it came; whether there was anything
 """
 
@@ -162,7 +162,7 @@ def install(state: Path, objects: list[dict[str, Any]]) -> None:
     kubectl(state, "apply", "--server-side", "--filename", "-", input=json.dumps(listed))
     wait = partial(kubectl, state, "wait", "--timeout=90s")
     wait("--for=condition=Ready", "nodes", "--all")
-    say("the node is ready")
+    say("its nodes are ready")
     for namespace, name in (
         ("kube-system", "coredns"),
         ("traefik", "traefik"),
