@@ -220,6 +220,8 @@ wait
 
 def test_the_walls_of_a_namespace(granted: Granted) -> None:
     app, cluster = granted.platform, granted.platform.cluster
+    if cluster.facts.get("rung") == "kind":
+        pytest.skip("kind's policies leave out what listens on a pod's own node")
     host = cluster.facts["host_address"]
     with (
         listening(host) as port,
