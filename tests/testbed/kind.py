@@ -155,7 +155,7 @@ def take_kubectl() -> None:
 
 def published(container: str, port: int) -> int:
     """The port of the host's loopback that leads to a container's."""
-    return int(run("docker", "port", container, f"{port}/tcp").split(":")[-1])
+    return int(run("docker", "port", container, f"{port}/tcp").rpartition(":")[2])
 
 
 def addons() -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ def pull(name: str) -> str:
     silent.start()
     process.stdout.readline()  # comes as soon as the registry has named the layers
     silent.cancel()
-    _, trouble = process.communicate()
+    trouble = process.communicate()[1]
     if process.returncode == 0:
         return ""
     return trouble.strip() or f"the registry did not answer within {REGISTRY_TIMEOUT} s"

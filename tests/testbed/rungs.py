@@ -52,8 +52,8 @@ def say(line: str) -> None:
 
 def run(*command: str | Path, **options: Any) -> str:
     """What a command printed."""
-    options = {"capture_output": True, "text": True, "check": False} | options
-    done = subprocess.run([str(word) for word in command], **options)
+    options = {"capture_output": True, "text": True} | options
+    done = subprocess.run([str(word) for word in command], check=False, **options)
     if done.returncode:
         said = (done.stderr or "").strip()[-2000:]
         raise Missing(f"{' '.join(map(str, command[:6]))} failed:\n{said}")
