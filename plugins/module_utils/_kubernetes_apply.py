@@ -102,17 +102,16 @@ def _applied(cluster: Cluster, thing: Mapping[str, Any]) -> bool:
 def _would_be_made(cluster: Cluster, thing: Mapping[str, Any]) -> bool:
     """Whether the API server would take an object if there was none of its name."""
     other = dict(thing, metadata=dict(thing["metadata"], name=thing["metadata"]["name"] + "-tried"))
-    query = [("fieldManager", MANAGER), ("dryRun", "All")]
     try:
-        cluster.ask("PATCH", place(other), other, query, APPLY)
+        write(cluster, other, ("dryRun", "All"))
     except ClusterError as refused:
         return refused.status != 422
     return True
 
 
-def write(cluster: Cluster, thing: Mapping[str, Any]) -> Object:
+def write(cluster: Cluster, thing: Mapping[str, Any], *how: Tuple[str, str]) -> Object:
     """Apply an object just as it is given; what it is then."""
-    query = [("fieldManager", MANAGER), ("force", "true")]
+    query = [("fieldManager", MANAGER), ("force", "true"), *how]
     return cluster.ask("PATCH", place(thing), thing, query, APPLY).body
 
 

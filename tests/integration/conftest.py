@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -661,6 +662,31 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+IPV6 = Path("/proc/net/if_inet6").exists()
+
+
+class Hello(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_dummy: Any) -> None:
+        pass
+
+
+class OfBoth(ThreadingHTTPServer):
+    address_family = socket.AF_INET6 if IPV6 else socket.AF_INET
+
+
+@contextmanager
+def a_port(host: str = "") -> Iterator[int]:
+    """A port of this machine that answers meanwhile, on one IPv4 address or on all there are."""
+    with (ThreadingHTTPServer if host else OfBoth)((host, 0), Hello) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
 
 
 def holdings(*, of_clusters: bool = False) -> set[str]:

@@ -22,13 +22,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _firewall, _route
-from conftest import Platform, Played, an_app, docker, free_port, holdings
+from conftest import IPV6, Platform, Played, a_port, an_app, docker, free_port, holdings
 from packages import needed
 
 GATEWAY = "ephemera-preview-gateway"
 IMAGE = "python:3.13-slim"
 DOMAIN = "example.test"
-IPV6 = Path("/proc/net/if_inet6").exists()
 PEBBLE = "github.com/letsencrypt/pebble/v2/cmd/{0}@v2.10.1"
 
 # Answers with the request's headers, so that a test sees what an app sees.
@@ -548,26 +547,11 @@ def test_acme_wildcard(any_host: Host, authority: Authority) -> None:
 # --- the firewall ------------------------------------------------------------------------------
 
 
-class Hello(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-class Everywhere(ThreadingHTTPServer):
-    address_family = socket.AF_INET6 if IPV6 else socket.AF_INET
-
-
 @pytest.fixture
 def listening() -> Iterator[int]:
     """A port of the host, open on all its addresses."""
-    server = Everywhere(("", 0), Hello)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_port
-    server.shutdown()
+    with a_port() as port:
+        yield port
 
 
 # Addresses of a machine beside the host, which answers on port 80 of each.
