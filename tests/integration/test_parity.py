@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import TARGETS, InCluster, Platform, somewhere
+from conftest import TARGETS, InCluster, Platform, docker, somewhere
 from rich import RICH
 from tiny import TINY
 from visitors import Kept, Visitors
@@ -272,8 +272,15 @@ def test_of_exactly_one_there_are_never_two(rich: InCluster) -> None:
 
 def test_what_runs_before_a_preview_goes_may_fail(rich: Platform) -> None:
     """The last test that looks at this preview."""
+    began = int(time.time())
     down = rich.down(1).ok()
     assert "before_down of web failed with code 42." in down.result["notes"]
+    if rich.target == "docker":  # whose engine knows afterwards what has ended, and how
+        hook = f"{rich.name(1)}-before-down-web"
+        window = ["--since", str(began), "--until", str(int(time.time()) + 1)]
+        wanted = ["--filter", f"container={hook}", "--filter", "event=die"]
+        code = "{{.Actor.Attributes.exitCode}}"
+        assert docker("events", *window, *wanted, "--format", code) == "42"
     assert not [line for line in rich.traces() if rich.app in line]
 
 
