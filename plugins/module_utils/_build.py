@@ -68,6 +68,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._redact import (
 from ansible_collections.ephemera.preview.plugins.module_utils._run import Ended, limited
 
 AT_ONCE = 3
+ATTEMPTS = 3  # at a build that another preview's teardown has come between
 POLL = 2.0  # seconds between two looks for an image that CI pushes
 ANSWER = 120.0  # seconds for what the engine has to answer at once
 DISK_LEFT = 1 << 30  # bytes that a build leaves free whatever it is granted
@@ -646,7 +647,10 @@ class _Maker:
             place = ".".join(reversed(self._namespace().split("/")))
             argv = argv + ["--add-host", place + ".invalid:127.0.0.1"]
         argv = argv + [self._at(context)]
-        ended = self._run(argv, self.deadline, 4 << 20, grace=5.0, watch=self._disk_is_full)
+        for _attempt in range(ATTEMPTS):
+            ended = self._run(argv, self.deadline, 4 << 20, grace=5.0, watch=self._disk_is_full)
+            if not _build_log.LOST.search(ended.err):
+                break
         if ended.rc != 0 or ended.timed_out or ended.stopped:
             limit = "preview_build_timeout", self.request.timeout
             raise self._failed("Building {0}".format(job.name), ended, *limit)

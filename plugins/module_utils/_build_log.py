@@ -15,6 +15,9 @@ LINES = 20
 # A tag or a repository that is not there yet. A refusal to show one is a refusal.
 NOT_YET = re.compile(r"manifest unknown|not found|name unknown|no such manifest")
 
+# Who builds the very same image elsewhere, and removes it just then, takes it from this build too.
+LOST = re.compile(r"failed to get digest sha256:([0-9a-f]{64}): open \S+/\1: no such file")
+
 _SENTENCES: Tuple[Tuple[str, str], ...] = (
     (
         r'source "docker-image://(?P<it>(?:\S*/)?' + _names.IMAGES + r'/\S+)" denied by policy',

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence
 
 from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _route, _run
 
@@ -22,6 +23,9 @@ LISTED = "\t".join(
     ("{{.ID}}", "{{.Names}}", "{{.Networks}}")
     + tuple('{{.Label "com.docker.compose.%s"}}' % key for key in ("project", "service", "oneoff"))
 )
+
+_ON = "{{range $name, $end := .NetworkSettings.Networks}} {{$name}}{{end}}"
+STANDING = ("--format", "{{.State.Status}}" + _ON)
 
 
 class RouteFailed(Exception):
@@ -159,17 +163,33 @@ class Route:
             labels = ["--label={0}={1}".format(*label) for label in sorted(edge["labels"].items())]
             options = ["--driver=bridge", "--internal", "--opt", bridge, *labels]
             self.docker("network", "create", *options, "--subnet", edge["subnet"], edge["name"])
-        connects = []
-        for container in missing if not self.check else []:
-            named = ["--alias", edge["aliases"][container.service]] if container in exposed else []
-            connects.append(["network", "connect", *named, edge["name"], container.id])
-        self.side_by_side(*connects)
+        connects = [
+            functools.partial(
+                self.connect,
+                edge["name"],
+                container,
+                edge["aliases"][container.service] if container in exposed else "",
+            )
+            for container in (missing if not self.check else [])
+        ]
+        _side_by_side(connects)
         return made or bool(missing)
+
+    def connect(self, network: str, container: Container, alias: str) -> None:
+        """Attach one. A service that ends just then is left to who verifies, and says why."""
+        named = ["--alias", alias] if alias else []
+        try:
+            self.docker("network", "connect", *named, network, container.id)
+        except RouteFailed:
+            ran = _run.engine(["docker", "container", "inspect", *STANDING, container.id], ANSWER)
+            state, *networks = ran.out.split() or [""]
+            # What ended meanwhile and was started again is on the network since.
+            if not alias or (state == "running" and network not in networks):
+                raise
 
     def side_by_side(self, *calls: Sequence[str]) -> List[str]:
         """What each of these calls of the engine says."""
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            return list(pool.map(lambda call: self.docker(*call), calls))
+        return _side_by_side([functools.partial(self.docker, *call) for call in calls])
 
     def docker(self, *arguments: str) -> str:
         call = ["docker", *arguments]
@@ -177,6 +197,11 @@ class Route:
         if ran.rc:
             raise RouteFailed("{0}: {1}".format(" ".join(call), (ran.err or ran.out).strip()))
         return ran.out
+
+
+def _side_by_side(calls: Sequence[Callable[[], Any]]) -> List[Any]:
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return [each.result() for each in [pool.submit(call) for call in calls]]
 
 
 def shown(text: str) -> str:

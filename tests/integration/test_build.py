@@ -694,6 +694,34 @@ def test_an_image_that_goes_away(preview: Preview, monkeypatch: pytest.MonkeyPat
         preview.build(f"FROM {BASE}\n")
 
 
+# What Docker 28 said to one of 500 builds while another loop built and removed the same image.
+LOST = (
+    "ERROR: failed to build: failed to solve: failed to get digest sha256:{0}: open"
+    " /var/lib/docker/image/overlay2/imagedb/content/sha256/{0}: no such file or directory"
+).format("1cf2" * 16)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_build_that_another_removal_came_between(
+    preview: Preview, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, failures = tmp_path / "bin", tmp_path / "failures"
+    folder.mkdir()
+    real = shutil.which("docker")
+    (folder / "docker").write_text(
+        f'#!/bin/sh\n[ "$1 $2" != "buildx build" ] || [ $(grep -c . {failures}) = {times} ] ||'
+        f' {{ echo "{LOST}" | tee -a {failures} >&2; exit 1; }}\nexec {real} "$@"\n'
+    )
+    (folder / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    failures.touch()
+    if times == 1:
+        preview.build(f"FROM {BASE}\n")
+    else:
+        assert "failed to get digest" in str(preview.refused(f"FROM {BASE}\n"))
+    assert len(failures.read_text().splitlines()) == times
+
+
 def test_mirror_of_docker_hub(preview: Preview, mirror: Registry) -> None:
     name = f"t{uuid.uuid4().hex[:6]}"
     mirror.push(BASE, f"library/{name}:1")

@@ -79,7 +79,10 @@ class Preview:
     def __post_init__(self) -> None:
         self.host = self.host or f"{self.name}.{DOMAIN}"
 
-    def start(self) -> Preview:
+    def start(self, *more: str, code: str = ECHO) -> Preview:
+        """
+        :param more: options of `docker run`.
+        """
         labels = [f"--label=ephemera.preview/name={self.name}"]
         network = f"{self.name}_default"
         bridge = f"com.docker.network.bridge.name={_firewall.interface(self.app, network)}"
@@ -89,8 +92,8 @@ class Preview:
         docker("network", "create", *labels, "--opt", bridge, *subnets, network)
         for key, value in (("project", self.name), ("service", "web"), ("oneoff", "False")):
             labels.append(f"--label=com.docker.compose.{key}={value}")
-        run = ["run", "--detach", *labels, "--security-opt=no-new-privileges"]
-        docker(*run, f"--network={network}", f"--name={self.web}", IMAGE, "python", "-c", ECHO)
+        run = ["run", "--detach", *labels, "--security-opt=no-new-privileges", *more]
+        docker(*run, f"--network={network}", f"--name={self.web}", IMAGE, "python", "-c", code)
         return self
 
     @property
@@ -328,6 +331,19 @@ def test_the_gateway_listens_on_no_edge_network(host: Host, preview: Preview) ->
     }
     assert preview.reaches(ports, f"{preview.name}_edge") == {f"{preview.address('edge')}:8080"}
     host.leave(preview)
+
+
+def test_a_service_that_ends_at_once_is_led_to_all_the_same(host: Host) -> None:
+    """Why it ends is for who verifies to say, and not what the engine says of its sandbox."""
+    dying = Preview(f"g{uuid.uuid4().hex[:6]}-pr-5", 25)
+    try:
+        dying.start("--restart=always", code="raise SystemExit(5)")
+        host.set_up()
+        until(lambda: docker("inspect", "-f", "{{.State.Status}}", dying.web) == "restarting")
+        host.route(dying, dying.route()).ok()
+        host.leave(dying)
+    finally:
+        dying.remove()
 
 
 def test_a_gateway_made_anew_joins_its_previews_again(host: Host, preview: Preview) -> None:
