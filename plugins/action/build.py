@@ -7,7 +7,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ephemera.preview.plugins.module_utils import _apply, _arguments
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _apply,
+    _arguments,
+    _docker,
+)
 from ansible_collections.ephemera.preview.plugins.plugin_utils._base import ProgramAction
 from ansible_collections.ephemera.preview.plugins.plugin_utils._stage import (
     StageAction,
@@ -61,6 +65,8 @@ class ActionModule(StageAction, ProgramAction):
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         preview = arguments["preview"]
+        if preview and any(service["source"] == "build" for service in arguments["services"]):
+            self._refuse_open(preview, task_vars)
         arguments["registries"] = self.logins(arguments["registries"])
         beside = preview and not arguments["push"]
         argv = _apply.beforehand(preview) if beside else []
@@ -79,3 +85,21 @@ class ActionModule(StageAction, ProgramAction):
             result["data"] = applied._asdict()
             result["changed"] |= applied.changed
         return result
+
+    def _refuse_open(self, preview: dict[str, Any], task_vars: dict[str, Any]) -> None:
+        """Refuse to build where the steps of a Dockerfile would reach the networks around. Of a
+        Docker host's own engine the run has asked that already, as it began."""
+        settings = preview["settings"]
+        builder = settings["preview_buildx_builder"]
+        asked = preview["target"] == "docker" and not builder
+        if asked or not settings["preview_isolation"]:
+            return
+        # Imported here, as the others: Ansible compiles a collection's code in every run.
+        from ansible_collections.ephemera.preview.plugins.module_utils import _host
+
+        seen = _docker.observe_builds(self.on_host, builder)
+        trouble = _host.build_troubles(*seen, preview["app"], settings, preview["trusted"])
+        if any(trouble):
+            from ansible_collections.ephemera.preview.plugins.plugin_utils import _doctor
+
+            _doctor.refuse_build(self, preview, task_vars, seen)

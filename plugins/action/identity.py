@@ -180,7 +180,8 @@ def _of_host(
         domain = _names.base_domain(
             settings["preview_domain"] or None, settings["preview_host_ip"] or None
         )
-    except (_route.RouteRefused, _names.NameRefused) as refused:
+        builder = _identity.builder(settings, task_vars["inventory_hostname"])
+    except (_route.RouteRefused, _names.NameRefused, _identity.IdentityRefused) as refused:
         raise AnsibleActionFail(str(refused)) from None
     return {
         "changed": False,
@@ -190,6 +191,7 @@ def _of_host(
         "gateway_middlewares": _route.common(settings["preview_gateway_tls"] in ("given", "acme")),
         "target": settings["preview_target"],
         "state_dir": settings["preview_state_dir"],
+        "builder": builder,
         "settings": public,
         "no_log": settings["preview_no_log"],
         "observed": seen["previews"],

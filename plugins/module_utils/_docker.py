@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ephemera.preview.plugins.module_utils._names import PREFIX
 
@@ -54,6 +54,14 @@ firewall() {
             printf 'nofirewall\t%s\n' "$(printf '%s' "$rules" | tr '\n' ' ')"
         fi
     done
+}
+"""
+
+# Prints in one line what buildx says of the builder $1.
+BUILDER = r"""
+bounded() { if command -v timeout >/dev/null 2>&1; then timeout 20 "$@"; else "$@"; fi; }
+builder() {
+    printf 'builder\t%s\n' "$(bounded docker buildx inspect "$1" 2>&1 | tr '\n\t' '| ')"
 }
 """
 
@@ -309,6 +317,32 @@ def observe(run: Run, state_dir: str, name: str = "", firewall: bool = False) ->
             )
         )
     return parse(ran.out, name)
+
+
+def observe_builds(run: Run, builder: str) -> Tuple[Firewall, str]:
+    """What stands around builds where images are built: the rules, which take root, and what buildx
+    says of the ``builder``, where one is named."""
+    t = "t=$(printf '\\t')\n"
+    look = t + FIREWALL + BUILDER + 'firewall\n[ -z "$1" ] || builder "$1"\n'
+    firewall, said = Firewall(), ""
+    for line in run(["sh", "-c", look, "observe", builder]).out.split("\n"):
+        kind, dummy, rest = line.partition("\t")
+        if kind == "builder":
+            said = rest
+        elif kind in ("firewall", "nofirewall"):
+            firewall = firewall.read(kind, rest)
+    return firewall, said
+
+
+def driver(said: str) -> str:
+    """The driver of a builder that buildx says this of, "" where it does not know it."""
+    found = re.search(r"Driver: +([^|\s]+)", said)
+    return found.group(1) if found else ""
+
+
+def is_on_default_bridge(said: str) -> bool:
+    """Whether the builder that buildx says this of runs its steps where an engine itself does."""
+    return driver(said) in ("docker", "docker-container") and "network=" not in said
 
 
 def births(run: Run, volumes: Sequence[str]) -> Dict[str, str]:

@@ -420,9 +420,17 @@ TROUBLES: Dict[str, Trouble] = {
     ),
     "firewall.gaps": Trouble(
         PROBLEM,
-        "preview_isolation is on, and the firewall on {where} does not keep previews of {app} from "
-        "the networks around it as the settings say ({count} differences, the first `{rule}`).",
+        "preview_isolation is on, and the firewall on {where} does not keep previews and builds of "
+        "{app} from the networks around it as the settings say ({count} differences, the first "
+        "`{rule}`).",
         _GATEWAY_AGAIN,
+    ),
+    "firewall.builder": Trouble(
+        WARNING,
+        "What builds by {builder}, which preview_buildx_builder names, reach is not for "
+        "preview_isolation to keep: pull requests that are not trusted are refused.",
+        "Let it run where the internet and the registry are reached and nothing else, and say that "
+        "by `preview_isolation: false`.",
     ),
     "firewall.iptables": Trouble(
         PROBLEM,
@@ -601,6 +609,16 @@ def glance(
     return [
         _trouble(facts, trouble, **values)
         for trouble, values in _host.troubles(seen, app, settings)
+    ]
+
+
+def glance_at_builder(
+    seen: Tuple[_docker.Firewall, str], facts: Facts, trusted: bool
+) -> List[Finding]:
+    """What lacks around builds; see ``_docker.observe_builds`` for the shape of ``seen``."""
+    return [
+        _trouble(facts, trouble, **values)
+        for trouble, values in _host.build_troubles(*seen, facts.app, facts.settings, trusted)
     ]
 
 
@@ -817,9 +835,9 @@ def _builder(facts: Facts, said: str) -> Finding:
     name = facts.settings["preview_buildx_builder"]
     if "no builder " in said:
         return _trouble(facts, "buildx.unknown", builder=name)
-    driver, error = (re.search(key + r": +([^|]*)", said, re.I) for key in ("Driver", "Error"))
+    driver, error = _docker.driver(said), re.search(r"Error: +([^|]*)", said, re.I)
     # Other drivers start theirs with the first build.
-    away = driver and driver.group(1) == "remote" and not re.search(r"Status: +running", said)
+    away = driver == "remote" and not re.search(r"Status: +running", said)
     if error or away or not driver:
         why = error.group(1) if error else said and "it is inactive" or "no answer within 20 s"
         return _trouble(facts, "buildx.silent", builder=name, said=why)
@@ -1115,19 +1133,24 @@ def _clash(address: str, place: str) -> bool:
 
 
 def _isolation(facts: Facts) -> Iterator[Finding]:
-    machine = facts.machine
-    if not machine or not machine.answers:
+    machine, settings = facts.machine, facts.settings
+    if not machine or not (machine.answers or needs_no_engine(settings)):
         return
-    if not facts.settings["preview_isolation"]:
-        said = "preview_isolation is off: previews and builds reach the networks around {0}."
-        yield _ok("firewall", said.format(facts.where))
+    # In a cluster network policies keep previews.
+    kept = "builds" if _in_cluster(facts) else "previews and builds"
+    if not settings["preview_isolation"]:
+        said = "preview_isolation is off: {0} reach the networks around {1}."
+        yield _ok("firewall", said.format(kept, facts.where))
     elif ((machine.info.get("FirewallBackend") or {}).get("Driver") or "").startswith("nftables"):
         yield _trouble(facts, "firewall.nftables")
     else:
-        lacking = _host.firewall_troubles(machine.firewall, facts.app, facts.settings)
-        troubled = [_trouble(facts, trouble, **values) for trouble, values in lacking]
-        kept = "Rules on {0} keep previews from the networks around it."
-        yield from troubled or [_ok("firewall", kept.format(facts.where))]
+        seen = machine.firewall, machine.builder or ""
+        troubled = glance_at_builder(seen, facts, trusted=False)
+        if _in_cluster(facts) and settings["preview_images"]:
+            # It may be that nothing is built here.
+            troubled = [finding._replace(level=WARNING) for finding in troubled]
+        said = "Rules on {0} keep {1} from the networks around it."
+        yield from troubled or [_ok("firewall", said.format(facts.where, kept))]
 
 
 def _cluster(facts: Facts) -> Iterator[Finding]:
@@ -1361,7 +1384,7 @@ CHECKS: Tuple[Check, ...] = (
     ),
     Check("gateway", (HOST,), "the gateway: there, running, attached to every preview", _gateway),
     Check("ports", (HOST,), "the gateway's ports, where it does not hold them", _ports),
-    Check("firewall", (HOST,), "the rules of preview_isolation", _isolation),
+    Check("firewall", (HOST, BUILDER), "the rules of preview_isolation", _isolation),
     Check(
         "cluster", (CLUSTER,), "the API server: there, new enough; the library to ask it", _cluster
     ),

@@ -236,6 +236,7 @@ class Facts:
 # Docker says when it fails stands between.
 SCRIPT = (
     _docker.FIREWALL
+    + _docker.BUILDER
     + r"""
 state=$1 gateway=$2 look=$3 ports=$4 commands=$5
 t=$(printf '\t')
@@ -245,7 +246,6 @@ printf 'now\t%s\n' "$(date +%s)"
 for name in $commands; do
     command -v "$name" >/dev/null 2>&1 && printf 'command\t%s\n' "$name"
 done
-bounded() { if command -v timeout >/dev/null 2>&1; then timeout 20 "$@"; else "$@"; fi; }
 root=
 if command -v docker >/dev/null 2>&1; then
     if info=$(bounded docker info --format "info$t{{json .}}" 2>&1); then
@@ -255,8 +255,7 @@ if command -v docker >/dev/null 2>&1; then
         docker container inspect --format "$7" "$gateway" 2>/dev/null
     fi
     printf '%s\n' "$info"
-    [ -z "$8" ] || printf 'builder\t%s\n' \
-        "$(bounded docker buildx inspect "$8" 2>&1 | tr '\n\t' '| ')"
+    [ -z "$8" ] || builder "$8"
 fi
 at=$state
 while [ ! -e "$at" ]; do

@@ -1,7 +1,7 @@
 # Copyright: Contributors to the ephemera.preview project
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every preview of a host stands behind: its gateway and the firewall. Pure.
+"""What previews of a host, and builds, stand behind: a gateway and the firewall. Pure.
 
 Each function yields what is wrong by the key that the doctor has a sentence for, and that
 sentence's values. It stands apart from the doctor since each run asks, and few have an answer.
@@ -61,3 +61,21 @@ def firewall_troubles(seen: _docker.Firewall, app: str, settings: Mapping[str, A
         ]
         if gaps:
             yield "firewall.gaps", {"count": len(gaps), "rule": gaps[0]}
+
+
+def build_troubles(
+    seen: _docker.Firewall,
+    builder: str,
+    app: str,
+    settings: Mapping[str, Any],
+    trusted: bool,
+) -> Troubles:
+    """What lacks of the same around an app's builds, and on a Docker host its previews.
+
+    :param builder: what buildx says of preview_buildx_builder, where that is set.
+    """
+    here = not settings["preview_buildx_builder"] or _docker.is_on_default_bridge(builder)
+    if here or settings["preview_target"] == "docker":
+        yield from firewall_troubles(seen, app, settings)
+    if not here and settings["preview_isolation"] and not trusted:
+        yield "firewall.builder", {"builder": settings["preview_buildx_builder"]}

@@ -524,7 +524,8 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "preview_isolation",
             boolean(),
             True,
-            "Whether builds and previews are kept from private networks and the host itself.",
+            "Whether builds and previews are kept from private networks and the host itself. In a "
+            "cluster that is for builds: previews have network policies.",
             "false",
         ),
         Setting(

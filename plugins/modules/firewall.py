@@ -44,10 +44,18 @@ options:
     type: list
     elements: str
     default: []
+  builder:
+    description:
+      - A builder of buildx that builds in place of the engine, and nothing else of the app runs
+        here. If it is none whose steps run where the engine's do, there is nothing to close, and
+        V(present) is as V(absent).
+    type: str
+    default: ""
   folder:
     description:
       - Where to keep what is known of each app, C(firewall.json), and the rules as a script that
         puts them in force after a restart, C(firewall.sh).
+      - It is made where it is not there, and removed with the last of its files.
     type: path
     required: true
 seealso:
@@ -77,13 +85,14 @@ systemd:
   sample: true
 """
 
+import contextlib
 import json
 import os
 import tempfile
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ephemera.preview.plugins.module_utils import _firewall
+from ansible_collections.ephemera.preview.plugins.module_utils import _docker, _firewall
 
 RESOLV_CONF = "/etc/resolv.conf"
 # What systemd-resolved asks stands here, and the engine reads it then.
@@ -111,7 +120,7 @@ class Firewall:
             self.commands.append("ip6tables")
 
     def run(self) -> Dict[str, Any]:
-        present = self.params["state"] == "present"
+        present = self.params["state"] == "present" and self.is_here()
         apps = self.apps()
         if not present and not apps and not self.usable():
             # Who may not look has put nothing in force either.
@@ -152,6 +161,17 @@ class Firewall:
                 "ephemera.preview.gateway for every app of this host.".format(path, error)
             )
             raise
+
+    def is_here(self) -> bool:
+        """Whether something runs here that is to be kept."""
+        builder = self.params["builder"]
+        if not builder:
+            return True
+        docker = self.module.get_bin_path("docker")
+        if not docker:
+            return False
+        said = self.module.run_command([docker, "buildx", "inspect", builder])[1]
+        return _docker.is_on_default_bridge(said)
 
     def usable(self) -> bool:
         return not os.geteuid() and bool(self.module.get_bin_path("iptables"))
@@ -201,7 +221,10 @@ class Firewall:
             return True
         if not text:
             os.unlink(path)
+            with contextlib.suppress(OSError):  # a gateway's files are there, too
+                os.rmdir(self.params["folder"])
             return True
+        os.makedirs(self.params["folder"], mode=0o700, exist_ok=True)
         handle, draft = tempfile.mkstemp(dir=self.module.tmpdir)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
@@ -236,6 +259,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "app": {"type": "str"},
             "allow": {"type": "list", "elements": "str", "default": []},
+            "builder": {"type": "str", "default": ""},
             "folder": {"type": "path", "required": True},
         },
         required_if=[("state", "present", ["app"])],

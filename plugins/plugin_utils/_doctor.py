@@ -26,6 +26,7 @@ from ansible.galaxy.dependency_resolution.versioning import meets_requirements
 from ansible.release import __version__ as core_version
 from ansible.utils.collection_loader._collection_finder import _get_collection_path
 from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _docker,
     _doctor,
     _doctor_facts,
     _http,
@@ -80,6 +81,22 @@ def refuse_early(
     found = _doctor.glance(seen, app, _where(action, task_vars), settings)
     if found:
         raise AnsibleActionFail(_doctor.refusal(app, found))
+
+
+def refuse_build(
+    action: PreviewAction,
+    preview: Mapping[str, Any],
+    task_vars: Mapping[str, Any],
+    seen: tuple[_docker.Firewall, str],
+) -> None:
+    """The same where images are built.
+
+    :raises AnsibleActionFail: there is something.
+    """
+    facts = Facts(preview["app"], _where(action, task_vars), preview["settings"])
+    found = _doctor.glance_at_builder(seen, facts, preview["trusted"])
+    if found:
+        raise AnsibleActionFail(_doctor.refusal(facts.app, found))
 
 
 # -- everything -------------------------------------------------------------------------------

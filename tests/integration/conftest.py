@@ -706,14 +706,18 @@ def holdings(*, of_clusters: bool = False) -> set[str]:
     return held if of_clusters else {line for line in held if not elsewhere.match(line)}
 
 
+BESIDE_NOTHING = ("test_demo.py", "test_execution_environment.py", "test_gateway.py")
+"""Whose tests of the cluster run among those of the Docker host, one after another."""
+
+
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes the cluster may run beside what takes the Docker host, each one after another.
 
     The demo is one of the latter: it has one folder for both targets, and it comes first, as it
     brings a gateway of its own and an engine has one. So is the execution environment, whose image
-    is made once for both. At the very end comes what starts the cluster anew, with which accounts
-    and images are gone.
+    is made once for both, and the firewall, of which a machine has one. At the very end comes what
+    starts the cluster anew, with which accounts and images are gone.
     """
 
     def turn(item: pytest.Item) -> tuple[bool, bool, bool]:
@@ -721,7 +725,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         file = item.path.name
         in_cluster = "kubernetes" in item.nodeid or not fixtures.isdisjoint(("cluster", "account"))
         return (
-            in_cluster and file not in ("test_demo.py", "test_execution_environment.py"),
+            in_cluster and file not in BESIDE_NOTHING,
             file == "test_cluster.py",
             file != "test_demo.py",
         )

@@ -22,8 +22,19 @@ from typing import Any
 
 import pytest
 from ansible_collections.ephemera.preview.plugins.module_utils import _firewall, _route
-from conftest import IPV6, Platform, Played, a_port, an_app, docker, free_port, holdings
+from conftest import (
+    IPV6,
+    InCluster,
+    Platform,
+    Played,
+    a_port,
+    an_app,
+    docker,
+    free_port,
+    holdings,
+)
 from packages import needed
+from test_doctor import ask
 
 GATEWAY = "ephemera-preview-gateway"
 IMAGE = "python:3.13-slim"
@@ -738,6 +749,58 @@ def test_the_firewall(
     finally:
         sibling.remove()
         other.remove()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="rules and neighbours need root")
+def test_the_firewall_around_builds_for_a_cluster(
+    in_cluster: InCluster, neighbour: dict[str, str], listening: int
+) -> None:
+    """No network policy holds for a build: its steps are kept where they run."""
+    targets = {key: neighbour[key] for key in ("private", "metadata", "public")}
+    targets["outer"] = f"192.168.254.1:{listening}"
+    files: dict[str, str | bytes | None] = {
+        "reach.py": REACH,
+        "Dockerfile": f"FROM {IMAGE}\nCOPY reach.py more /\n"
+        f"RUN mkdir /said && python /reach.py '{json.dumps(targets)}' >/said/reached\n",
+        "compose.yaml": "services:\n  web:\n    build: .\n"
+        "    command: [python, -m, http.server, '8080', --directory, /said]\n"
+        "    ports: ['8080:8080']\n    x-preview: {health: /reached}\n",
+    }
+
+    def reached(**settings: Any) -> set[str]:
+        """Which of them the build of one more commit gets a connection to."""
+        files["more"] = uuid.uuid4().hex
+        commit = in_cluster.repository.pull_request(1, "A change", files=files)
+        in_cluster.up(1, commit, **settings).ok()
+        return set(in_cluster.get(1, "/reached")[1].split())
+
+    assert reached() == set(targets)
+    in_cluster.settings["preview_isolation"] = True
+    commit = in_cluster.repository.pull_request(1, "Another", files={"more": "no"})
+    said = in_cluster.up(1, commit).refused().sentence
+    assert "the firewall on this machine does not keep previews and builds of" in said
+    assert f"Run `ansible-playbook ephemera.preview.gateway -l {in_cluster.app}`" in said
+    assert in_cluster.get(1, "/reached")[0] == 200
+    assert "firewall.gaps" in ask(in_cluster).problems
+
+    assert in_cluster.play("gateway", "--check", "--diff").ok().changed > 0
+    assert ours("iptables") == []
+    try:
+        assert in_cluster.play("gateway").ok().changed > 0
+        assert in_cluster.play("gateway").ok().changed == 0
+        assert "keep builds from the networks around it" in ask(in_cluster)["firewall"]
+        assert reached() == {"public"}
+        allow = {"preview_egress_allow": [f"{NEIGHBOUR['private']}/32:80"]}
+        in_cluster.up(1, commit, **allow).refused()
+        in_cluster.play("gateway", **allow).ok()
+        assert reached(**allow) == {"public", "private"}
+        in_cluster.down(1).ok()
+    finally:
+        removed = in_cluster.play("gateway", preview_gateway_state="absent").ok()
+    assert removed.changed > 0
+    assert in_cluster.play("gateway", preview_gateway_state="absent").ok().changed == 0
+    assert ours("iptables") == []
+    assert [each.name for each in in_cluster.state.iterdir()] == ["previews"]
 
 
 def ours(command: str) -> list[str]:

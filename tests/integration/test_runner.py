@@ -56,11 +56,15 @@ def keeps(environment: dict[str, str]) -> list[str]:
 def test_a_buildkit_elsewhere_is_enough(in_cluster: InCluster, base: str, tmp_path: Path) -> None:
     commit = pull_request(in_cluster, base)
     in_cluster.settings["preview_buildx_builder"] = "apart"
+    in_cluster.settings["preview_isolation"] = True
     with a_builder_apart(tmp_path) as in_cluster.variables:
         report = ask(in_cluster, "--check")
         assert report.problems == set(), report.out
         assert "The builder apart is one of this machine" in report["buildx"]
         assert {"compose", "registry"} <= report.ids
+        untrusted = in_cluster.up(1, commit, preview_trusted=False).refused().sentence
+        for sentence in (report["firewall.builder"], untrusted):
+            assert "What builds by apart, which preview_buildx_builder names, reach" in sentence
         up = in_cluster.up(1, commit).ok()
         assert up.result["outcome"] == "ready"
         assert in_cluster.get(1, "/said") == (200, "one\n")

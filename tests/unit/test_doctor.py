@@ -171,6 +171,9 @@ APART = {"buildx_builder": "apart"}
 INSPECTED = "Name:  apart|Driver: remote||Nodes:|Name: apart0|Endpoint: tcp://b:1234|Status: {}|"
 
 
+CONTAINER = "Name: apart|Driver: docker-container||Nodes:|Name: apart0{}|Status: inactive|"
+
+
 def runner(given=None, python=PYTHON, **other):
     """Facts of a machine without an engine that brings up previews in a cluster."""
     lonely = {"info": client(PLUGINS[1]) | {"ServerVersion": ""}, "builder": None}
@@ -364,6 +367,23 @@ TROUBLES = [
         "firewall.gaps",
         facts(settings=settings(egress_allow=["10.1.2.3:443"])),
         "4 differences, the first `-A EPHEMERA-",
+    ),
+    ("firewall.gaps", runner(info=info(), firewall=firewall([])), "and builds of shop"),
+    (
+        "firewall.gaps",
+        runner(APART, builder=CONTAINER.format(""), firewall=firewall([])),
+        "and builds of shop",
+    ),
+    ("firewall.builder", runner(APART, builder=INSPECTED.format("running")), "builds by apart"),
+    (
+        "firewall.builder",
+        runner(APART, builder=CONTAINER.format('|Driver Options: network="host"')),
+        "builds by apart",
+    ),
+    (
+        "firewall.builder",
+        facts(settings=settings(**APART), machine=machine(builder=INSPECTED.format("running"))),
+        "not trusted are refused",
     ),
     ("firewall.iptables", other_machine(firewall=_docker.Firewall(said="")), "install iptab"),
     (
@@ -568,6 +588,11 @@ def test_a_trouble_belongs_to_a_check():
             "firewall.gaps",
         ),
         (other_machine(state=State("/var/lib", True, True, "755")), "state.open"),
+        (runner(APART, builder=CONTAINER.format("")), "firewall.builder"),
+        (
+            runner(APART | {"isolation": False}, builder=INSPECTED.format("running")),
+            "firewall.builder",
+        ),
     ],
 )
 def test_no_false_alarm(known, gone):
@@ -588,13 +613,12 @@ def test_a_place_has_its_own_checks():
 
 def test_a_runner_without_an_engine_is_healthy():
     """It reads definitions by its own Compose, and a builder elsewhere builds."""
-    inspected = (
-        INSPECTED.format("running"),
-        "Name: apart|Driver: docker-container||Nodes:|Status: inactive|",
-    )
-    for builder in inspected:
+    for builder in (INSPECTED.format("running"), CONTAINER.format("")):
         found = _doctor.examine(runner(APART, builder=builder), [_doctor.BUILDER])
-        assert {finding.level for finding in found} == {_doctor.OK}
+        assert _doctor.problems(found) == []
+        # What a builder elsewhere reaches nobody can tell from here.
+        unseen = {finding.id for finding in found if finding.level != _doctor.OK}
+        assert unseen == ({"firewall.builder"} if "remote" in builder else set())
         assert {"compose", "buildx", "git", "state"} <= {finding.id for finding in found}
         assert "engine" not in {finding.id for finding in found}
 

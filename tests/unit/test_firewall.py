@@ -174,7 +174,9 @@ def refusing(**answers):
         raise Failed(msg)
 
     return SimpleNamespace(
-        params={"folder": "/nowhere", "app": "shop", "allow": []}, fail_json=fail_json, **answers
+        params={"folder": "/nowhere", "app": "shop", "allow": [], "builder": ""},
+        fail_json=fail_json,
+        **answers,
     )
 
 
@@ -195,3 +197,20 @@ def test_a_host_without_iptables_is_told_what_to_do(monkeypatch):
     module.params["state"] = "present"
     with pytest.raises(Failed, match="iptables, which is not installed"):
         firewall.Firewall(module).run()
+
+
+def test_where_the_builder_stands_elsewhere_nothing_takes_root(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    said = "Name: apart\nDriver: {0}\nEndpoint: tcp://b:1234\n"
+
+    def module(driver):
+        found = refusing(
+            get_bin_path=lambda name: None if name == "iptables" else "/usr/bin/" + name,
+            run_command=lambda argv: (0, said.format(driver), ""),
+        )
+        found.params.update(state="present", builder="apart")
+        return firewall.Firewall(found)
+
+    assert module("remote").run()["changed"] is False
+    with pytest.raises(Failed, match="needs root"):
+        module("docker-container").run()
