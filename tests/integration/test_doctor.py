@@ -433,7 +433,7 @@ def test_a_gateway_with_a_certificate_and_a_firewall(platform: Platform, tmp_pat
         platform.play("gateway").ok()
     assert "is answered by the gateway" in reports["strict"]["endpoint"]
     assert "self-signed certificate" in reports["strict"]["certificate.untrusted"]
-    assert "does not keep previews of strict from" in reports["strict"]["firewall.gaps"]
+    assert "does not keep previews and builds of strict from" in reports["strict"]["firewall.gaps"]
     renewed = reports[platform.app]
     assert renewed.problems == set(), renewed.out
     assert f"{new[0]} for *.{DOMAIN} is good" in renewed["certificate"]

@@ -753,9 +753,10 @@ def test_the_firewall(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="rules and neighbours need root")
 def test_the_firewall_around_builds_for_a_cluster(
-    in_cluster: InCluster, neighbour: dict[str, str], listening: int
+    any_host: Host, in_cluster: InCluster, neighbour: dict[str, str], listening: int
 ) -> None:
     """No network policy holds for a build: its steps are kept where they run."""
+    any_host.set_up()  # without rules of its own
     targets = {key: neighbour[key] for key in ("private", "metadata", "public")}
     targets["outer"] = f"192.168.254.1:{listening}"
     files: dict[str, str | bytes | None] = {
@@ -844,7 +845,7 @@ def test_up_with_all_that_is_granted(any_host: Host, gateway: Platform, tmp_path
         try:
             if isolated:
                 sentence = platform.up(1, commit).refused().sentence
-                assert f"does not keep previews of {platform.app} from" in sentence
+                assert f"does not keep previews and builds of {platform.app} from" in sentence
                 assert f"ephemera.preview.gateway -l {platform.app}" in sentence
                 assert not platform.recorded(1)
             platform.play("gateway").ok()
