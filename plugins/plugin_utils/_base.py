@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 import time
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from ansible import constants as C
@@ -176,12 +177,20 @@ class PreviewAction(ActionBase):
         task_vars: dict[str, Any],
         paths: Sequence[str] = (),
         works_on: str = "",
+        *,
+        in_process: bool = False,
     ) -> dict[str, Any]:
         """Run one of our programs on the host, and return its result; see ``_program``.
 
         :param paths: which of ``params`` are paths as people write them, with ``~``.
         :param works_on: the preview's folder, where it would work against another run.
+        :param in_process: whether it loads little, so that it is worth to start no other Python
+            where that would be this one.
         """
+        if in_process and self._is_this_process(task_vars):
+            asked = json.loads(json.dumps(params, default=str))
+            with chdir(self._loader.get_basedir()):  # as the connection has it
+                return dict(_program.load(name).run(asked, self.check_mode))
         code = _program.code()
         folder = self.get_shell_option("remote_tmp", "~/.ansible/tmp") + "/" + code.name
         python = self._python(task_vars)
@@ -217,6 +226,15 @@ class PreviewAction(ActionBase):
         for sentence in result.pop("warnings", []):
             Display().warning(sentence)
         return result
+
+    def _is_this_process(self, task_vars: dict[str, Any]) -> bool:
+        """Whether the task's connection leads to this machine, user, environment and Python."""
+        return (
+            self._connection.transport == "local"
+            and not self._connection.become
+            and not self._compute_environment_string()
+            and self._python(task_vars) == sys.executable
+        )
 
     def _python(self, task_vars: dict[str, Any]) -> str:
         """The interpreter that a module would get."""
@@ -330,7 +348,7 @@ class PreviewAction(ActionBase):
         )
         self._hold = None
         with self._where_the_app_connects():
-            said = self.run_program("cluster", params, self.vars)
+            said = self.run_program("cluster", params, self.vars, in_process=ask == "observe")
         if "held" in said:
             raise _held(preview, said["held"])
         if said.get("failed") and "diagnosis" not in said:

@@ -438,7 +438,7 @@ def test_a_gateway_with_a_certificate_and_a_firewall(platform: Platform, tmp_pat
     assert renewed.problems == set(), renewed.out
     assert f"{new[0]} for *.{DOMAIN} is good" in renewed["certificate"]
     assert f"served at {platform.app}-pr-" in renewed["certificate.expiring"]
-    assert "keep previews from the networks around it" in renewed["firewall"]
+    assert "keep previews and builds from the networks around it" in renewed["firewall"]
 
 
 # -- registries and the repository ----------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from conftest import Platform
+import sys
+from pathlib import Path
+
+from conftest import InCluster, Platform
 
 
 def compose(services: int) -> str:
@@ -32,3 +35,21 @@ def test_five_services_take_no_more_tasks_than_one(anywhere: Platform) -> None:
         counted.append(anywhere.up(number, commit).ok().tasks)
         assert anywhere.get(number) == (200, "hello")
     assert counted[0] == counted[1]
+
+
+def test_with_nothing_to_do_a_cluster_is_asked_without_another_python(
+    in_cluster: InCluster, tmp_path: Path
+) -> None:
+    """Unless Ansible's own is not the one of the app's host."""
+    commit = in_cluster.repository.pull_request(1, "Services", files={"compose.yaml": compose(1)})
+    in_cluster.up(1, commit).ok()
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    for python in (sys.executable, str(other)):
+        # Where another one is started, there is code for it.
+        kept = tmp_path / f"code-{len(python)}"
+        settings = {"ansible_remote_tmp": str(kept), "ansible_python_interpreter": python}
+        again = in_cluster.up(1, commit, **settings).ok()
+        assert (again.changed, again.result["outcome"]) == (0, "unchanged")
+        assert bool(list(kept.glob("ephemera-preview-code-*"))) == (python != sys.executable)
