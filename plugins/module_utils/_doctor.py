@@ -732,7 +732,8 @@ def _ansible(facts: Facts) -> Iterator[Finding]:
         )
 
 
-_NEEDED_BY_TARGET = {"docker": "community.docker", "kubernetes": "kubernetes.core"}
+# What talks to a cluster is ours.
+_NEEDED_BY_TARGET = {"docker": "community.docker", "kubernetes": ""}
 
 
 def _connection(facts: Facts) -> Iterator[Finding]:

@@ -588,6 +588,13 @@ def test_a_trouble_belongs_to_a_check():
             "firewall.gaps",
         ),
         (other_machine(state=State("/var/lib", True, True, "755")), "state.open"),
+        (
+            facts(
+                settings=runner().settings,
+                collections=[Collection("kubernetes.core", ">=5.1.0", "", False)],
+            ),
+            "ansible.collection",
+        ),
         (runner(APART, builder=CONTAINER.format("")), "firewall.builder"),
         (
             runner(APART | {"isolation": False}, builder=INSPECTED.format("running")),
