@@ -55,8 +55,10 @@ class ActionModule(StageAction):
         if failed:
             return _refused(there, *failed)
         changed, mine, now = there.settled()
-        state = {"state": _drift.deployed(preview, mine, now)} if whole else {}
-        return {"changed": changed, **state}
+        if not whole:
+            return {"changed": changed}
+        state = _drift.deployed(preview, mine, now, settings["preview_ttl"])
+        return {"changed": changed, "state": state}
 
 
 def _wait(

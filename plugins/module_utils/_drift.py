@@ -124,8 +124,11 @@ def seed_mark(seen: Mapping[str, Any], volumes: Sequence[str]) -> Dict[str, str]
     return {v["name"]: v["created"] for v in seen["volumes"] if v["name"] in volumes}
 
 
-def deployed(preview: Mapping[str, Any], seen: Mapping[str, Any], now: int) -> Dict[str, Any]:
-    """What the state records of a preview that was verified: all that ``drift`` compares."""
+def deployed(
+    preview: Mapping[str, Any], seen: Mapping[str, Any], now: int, ttl: int = 0
+) -> Dict[str, Any]:
+    """What the state records of a preview that was verified: all that ``drift`` compares, and when
+    it expires, ``ttl`` seconds from now; with 0 it does not."""
     images = {image["ref"]: image["id"] for image in seen["images"]}
     ran = {c["service"]: c["image_id"] for c in seen["containers"]}
     attached = {"containers": seen["containers"], "state": {}}
@@ -134,6 +137,7 @@ def deployed(preview: Mapping[str, Any], seen: Mapping[str, Any], now: int) -> D
         "fingerprint": preview["fingerprint"],
         "wanted": preview["wanted"],
         "web": preview["web"],
+        "expires": now + ttl if ttl else 0,
         "built": now if preview["rebuild"] else preview["observed"]["state"].get("built", now),
         "route": seen["route"],
         "applied": seen["applied"],

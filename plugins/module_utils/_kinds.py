@@ -110,19 +110,19 @@ def boolean() -> Kind:
     return Kind("bool", "true or false", read)
 
 
-def duration(maximum: int = 86400) -> Kind:
-    """Seconds, given as such or as ``90s``, ``5m``, ``2h``."""
-    units = {"": 1, "s": 1, "m": 60, "h": 3600}
-    rule = f"a time from 1 to {maximum} seconds, such as 90, 90s, 5m or 1h"
+def duration(maximum: int = 86400, minimum: int = 1) -> Kind:
+    """Seconds, given as such or as ``90s``, ``5m``, ``2h``, ``3d``."""
+    units = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+    rule = f"a time from {minimum} to {maximum} seconds, such as 90, 90s, 5m or 1h"
 
     def read(value: Any) -> int:
         seconds = value
         if isinstance(value, str):
-            match = re.fullmatch(r"([0-9]{1,9})([smh]?)", value)
+            match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", value)
             seconds = int(match.group(1)) * units[match.group(2)] if match else None
         if isinstance(seconds, bool) or not isinstance(seconds, int):
             raise Wrong(value, f"it must be {rule}")
-        if not 1 <= seconds <= maximum:
+        if not minimum <= seconds <= maximum:
             raise Wrong(value, f"it must be {rule}")
         return int(seconds)
 

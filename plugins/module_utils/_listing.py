@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Mapping
+from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 from ansible_collections.ephemera.preview.plugins.module_utils._names import PREFIX
 
-COLUMNS = ("NAME", "PR", "COMMIT", "STATUS", "RUNNING", "AGE", "URL")
+COLUMNS = ("NAME", "PR", "COMMIT", "STATUS", "RUNNING", "AGE", "EXPIRES", "URL")
 
 
 def age(seconds: int) -> str:
@@ -24,7 +24,8 @@ def row(seen: Mapping[str, Any], now: int) -> Dict[str, Any]:
     """One preview of the observer's shape, as it is listed.
 
     ``status`` is what the last run recorded; ``leftovers`` where things exist that no run
-    recorded, ``degraded`` where it was ready and a container is not running any more.
+    recorded, ``degraded`` where it was ready and a container is not running any more. ``left`` are
+    the seconds until it ``expires``, None where it does not.
     """
     state = seen["state"]
     labels: Dict[str, str] = next(
@@ -55,6 +56,8 @@ def row(seen: Mapping[str, Any], now: int) -> Dict[str, Any]:
         "created": int(state.get("created", 0)),
         "updated": int(state.get("updated", 0)),
         "age": now - int(state["created"]) if state.get("created") else None,
+        "expires": int(state.get("expires", 0)),
+        "left": int(state["expires"]) - now if state.get("expires") else None,
         "url": state.get("url", ""),
     }
 
@@ -67,8 +70,15 @@ def _cells(of: Mapping[str, Any]) -> List[str]:
         of["status"] if of["status"] != "building" else "{status} ({stage})".format(**of),
         "{running}/{containers}".format(**of),
         age(of["age"]) if of["age"] is not None else "-",
+        _left(of["left"]),
         of["url"] or "-",
     ]
+
+
+def _left(seconds: Optional[int]) -> str:
+    if seconds is None:
+        return "-"
+    return age(seconds) if seconds > 0 else "expired"
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> List[str]:

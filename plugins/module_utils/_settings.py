@@ -536,6 +536,15 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "['10.1.2.3/32:5432']",
         ),
         Setting(
+            "preview_ttl",
+            duration(365 * 86400, 0),
+            0,
+            "How long a preview is to live after its last deployment, such as 3d. It is recorded "
+            "with the preview and shown by the playbook `list`; removing it is up to whoever runs "
+            "`down`. 0 is without end.",
+            "3d",
+        ),
+        Setting(
             "preview_lease",
             duration(),
             900,

@@ -74,7 +74,7 @@ def rich(
     with somewhere(request, request.param, tmp_path_factory.mktemp("rich")) as platform:
         commit = platform.repository.pull_request(1, "Rich", files=RICH)
         with platform.own_storage() as storage:
-            platform.settings |= storage
+            platform.settings |= storage | {"preview_ttl": "3d"}
             platform.up(1, commit).ok()
             yield platform
 
@@ -211,13 +211,17 @@ def test_volumes_have_the_class_and_size_that_are_set(rich: InCluster) -> None:
 def test_previews_are_listed_for_people_and_programs(rich: Platform) -> None:
     table = rich.play("list").ok().out
     heading, row = re.search(rf"(NAME .*)\n(?:.*\n)*?({rich.name(1)} .*)\n", table).groups()
-    assert heading.split() == ["NAME", "PR", "COMMIT", "STATUS", "RUNNING", "AGE", "URL"]
+    assert heading.split() == ["NAME", "PR", "COMMIT", "STATUS", "RUNNING", "AGE", "EXPIRES", "URL"]
     commit = rich.recorded(1)["commit"]
     assert row.split()[:5] == [rich.name(1), "1", commit[:12], "ready", "6/6"]
-    assert row.split()[6] == f"http://{rich.name(1)}.localhost:{rich.port}"
+    assert row.split()[6] in ("2d", "3d")
+    assert row.split()[7] == f"http://{rich.name(1)}.localhost:{rich.port}"
     printed = rich.play("list", preview_output="json").ok().out
     listed = json.loads(printed[printed.index("\n[") : printed.index("\n]") + 2])
-    assert [p["commit"] for p in listed if p["name"] == rich.name(1)] == [commit]
+    (mine,) = (p for p in listed if p["name"] == rich.name(1))
+    assert mine["commit"] == commit
+    assert mine["expires"] == rich.recorded(1)["expires"]
+    assert 0 <= mine["expires"] - mine["updated"] - 3 * 86400 < 600
 
 
 def test_logs_of_one_service_and_how_to_follow_them(rich: Platform) -> None:

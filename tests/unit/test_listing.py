@@ -25,8 +25,17 @@ def test_a_ready_preview():
     row = _listing.row(seen(), now=1000 + 7200)
     assert (row["status"], row["running"], row["containers"], row["age"]) == ("ready", 1, 1, 7200)
     assert _listing.table([row])[1].split() == [
-        "shop-pr-42", "42", "0123456789ab", "ready", "1/1", "2h", "http://x",
+        "shop-pr-42", "42", "0123456789ab", "ready", "1/1", "2h", "-", "http://x",
     ]  # fmt: skip
+
+
+def test_when_it_expires():
+    state = seen()["state"] | {"expires": 1000 + 3 * 86400}
+    for now, left in ((1000, "3d"), (1000 + 86401, "1d"), (1000 + 3 * 86400, "expired")):
+        row = _listing.row(seen(state=state), now)
+        assert (row["expires"], row["left"]) == (state["expires"], state["expires"] - now)
+        assert _listing.table([row])[1].split()[6] == left
+    assert _listing.row(seen(), 2000)["expires"] == 0
 
 
 def test_ready_with_a_dead_container_is_degraded():

@@ -487,6 +487,12 @@ def test_images_grow_old_while_commits_come():
     assert _drift.deployed(preview, preview["observed"], now=151)["built"] == 151
 
 
+def test_it_expires_where_that_is_set():
+    deployed = ready(), ready()["observed"]
+    assert _drift.deployed(*deployed, now=140, ttl=60)["expires"] == 200
+    assert _drift.deployed(*deployed, now=140)["expires"] == 0
+
+
 def test_images_are_built_where_they_run():
     settings = _settings.resolve({"preview_builder": "builder"})
     with pytest.raises(_identity.IdentityRefused, match="'builder' is refused: .* by shop itself"):
@@ -533,7 +539,7 @@ def test_of_each_setting_it_is_known_whether_it_decides_what_is_deployed():
     """A setting that is new has to be put here or there."""
     deciding = ["app", "target", "trusted", "forge", "repository_id"]
     deciding += ["compose_file", "profiles", "compose_allow", "environment", "secrets"]
-    deciding += ["secret_key", "sentry_dsn", "otel_endpoint", "images", "build_secrets"]
+    deciding += ["secret_key", "sentry_dsn", "otel_endpoint", "images", "build_secrets", "ttl"]
     deciding += ["build_frontends", "base_images", "state_dir", "sizes", "size"]
     deciding += ["log_driver", "log_options", "auth_users", "rate_limit"]
     deciding += ["registry", "pod_security", "storage_class", "volume_size"]
