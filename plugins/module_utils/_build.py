@@ -649,7 +649,7 @@ class _Maker:
         argv = argv + [self._at(context)]
         for _attempt in range(ATTEMPTS):
             ended = self._run(argv, self.deadline, 4 << 20, grace=5.0, watch=self._disk_is_full)
-            if not _build_log.LOST.search(ended.err):
+            if ended.rc == 0 or not _build_log.LOST.search(ended.err):
                 break
         if ended.rc != 0 or ended.timed_out or ended.stopped:
             limit = "preview_build_timeout", self.request.timeout

@@ -427,10 +427,10 @@ TROUBLES: Dict[str, Trouble] = {
     ),
     "firewall.builder": Trouble(
         WARNING,
-        "What builds by {builder}, which preview_buildx_builder names, reach is not for "
-        "preview_isolation to keep: pull requests that are not trusted are refused.",
-        "Let it run where the internet and the registry are reached and nothing else, and say that "
-        "by `preview_isolation: false`.",
+        "What builds by {builder}, which preview_buildx_builder names, reach nobody can tell here: "
+        "pull requests that are not trusted are refused.",
+        "Let it run where the internet and the registry are reached and nothing else, and say so "
+        "by `preview_buildx_isolated: true`.",
     ),
     "firewall.iptables": Trouble(
         PROBLEM,
@@ -1133,6 +1133,11 @@ def _clash(address: str, place: str) -> bool:
     return "any" in (mine, place) or mine == place
 
 
+def _nftables(machine: Machine) -> bool:
+    driver = (machine.info.get("FirewallBackend") or {}).get("Driver") or ""
+    return str(driver).startswith("nftables")
+
+
 def _isolation(facts: Facts) -> Iterator[Finding]:
     machine, settings = facts.machine, facts.settings
     if not machine or not (machine.answers or needs_no_engine(settings)):
@@ -1142,7 +1147,7 @@ def _isolation(facts: Facts) -> Iterator[Finding]:
     if not settings["preview_isolation"]:
         said = "preview_isolation is off: {0} reach the networks around {1}."
         yield _ok("firewall", said.format(kept, facts.where))
-    elif ((machine.info.get("FirewallBackend") or {}).get("Driver") or "").startswith("nftables"):
+    elif _nftables(machine) and _host.needs_firewall(machine.builder or "", settings):
         yield _trouble(facts, "firewall.nftables")
     else:
         seen = machine.firewall, machine.builder or ""

@@ -19,8 +19,9 @@ _TRANSIENT = frozenset(
     number commit
     repository ref_format checkout
     source_token source_user source_key_file source_host_keys source_timeout source_max_size
-    compose_timeout builder buildx_builder images_timeout registries registry_mirror proxy ca_file
-    canary_image build_timeout build_memory build_pids build_disk image_max_age
+    compose_timeout builder buildx_builder buildx_isolated
+    images_timeout registries registry_mirror proxy ca_file canary_image
+    build_timeout build_memory build_pids build_disk image_max_age
     kubeconfig kube_context docker_subnets isolation egress_allow lease verify_timeout hooks_timeout
     domain domain_shared host_format host_ip
     gateway_state gateway_image gateway_address gateway_http_port gateway_https_port gateway_tls

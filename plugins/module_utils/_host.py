@@ -74,8 +74,17 @@ def build_troubles(
 
     :param builder: what buildx says of preview_buildx_builder, where that is set.
     """
-    here = not settings["preview_buildx_builder"] or _docker.is_on_default_bridge(builder)
-    if here or settings["preview_target"] == "docker":
+    if needs_firewall(builder, settings):
         yield from firewall_troubles(seen, app, settings)
-    if not here and settings["preview_isolation"] and not trusted:
+    alone = _is_elsewhere(builder, settings) and not settings["preview_buildx_isolated"]
+    if alone and settings["preview_isolation"] and not trusted:
         yield "firewall.builder", {"builder": settings["preview_buildx_builder"]}
+
+
+def needs_firewall(builder: str, settings: Mapping[str, Any]) -> bool:
+    """Whether something of an app runs where its images are built, or its previews do."""
+    return bool(settings["preview_target"] == "docker" or not _is_elsewhere(builder, settings))
+
+
+def _is_elsewhere(builder: str, settings: Mapping[str, Any]) -> bool:
+    return bool(settings["preview_buildx_builder"] and not _docker.is_on_default_bridge(builder))

@@ -436,6 +436,15 @@ SECTIONS: Dict[str, Tuple[Setting, ...]] = {
             "limited",
         ),
         Setting(
+            "preview_buildx_isolated",
+            boolean(),
+            False,
+            "Whether preview_buildx_builder is kept from private networks by what is around it. "
+            "Unless that is said, a builder whose network is none of this machine's engine builds "
+            "no pull request that is not trusted.",
+            "true",
+        ),
+        Setting(
             "preview_build_frontends",
             list_of(text(r"[A-Za-z0-9][A-Za-z0-9._/:@*-]*", "a pattern of images' names")),
             list(FRONTENDS),

@@ -65,6 +65,8 @@ def test_a_buildkit_elsewhere_is_enough(in_cluster: InCluster, base: str, tmp_pa
         untrusted = in_cluster.up(1, commit, preview_trusted=False).refused().sentence
         for sentence in (report["firewall.builder"], untrusted):
             assert "What builds by apart, which preview_buildx_builder names, reach" in sentence
+        told = ask(in_cluster, "--check", preview_buildx_isolated=True)
+        assert "firewall.builder" not in told.ids
         up = in_cluster.up(1, commit).ok()
         assert up.result["outcome"] == "ready"
         assert in_cluster.get(1, "/said") == (200, "one\n")

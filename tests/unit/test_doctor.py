@@ -600,6 +600,18 @@ def test_a_trouble_belongs_to_a_check():
             runner(APART | {"isolation": False}, builder=INSPECTED.format("running")),
             "firewall.builder",
         ),
+        (
+            runner(APART | {"buildx_isolated": True}, builder=INSPECTED.format("running")),
+            "firewall.builder",
+        ),
+        (
+            runner(
+                APART,
+                builder=INSPECTED.format("running"),
+                info=info(FirewallBackend={"Driver": "nftables"}),
+            ),
+            "firewall.nftables",
+        ),
     ],
 )
 def test_no_false_alarm(known, gone):
