@@ -73,6 +73,17 @@ class Cluster:
         finally:
             self.kubectl("delete", "namespace", name, "--timeout=120s")
 
+    @contextmanager
+    def knowing(self, definitions: Path) -> Iterator[None]:
+        """While there are further kinds of objects: those of a file, or of all of a folder."""
+        # Some are larger than what kubectl notes of what it applies by itself.
+        self.kubectl("apply", "--server-side", "-f", str(definitions))
+        try:
+            self.kubectl("wait", "--for=condition=Established", "-f", str(definitions))
+            yield
+        finally:
+            self.kubectl("delete", "-f", str(definitions))
+
     def push(self, image: str, name: str, folder: Path) -> str:
         """Push an image of the engine to the cluster's registry, as a user does; its name there."""
         facts = self.facts

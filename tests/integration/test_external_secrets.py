@@ -16,35 +16,11 @@ from typing import Any
 import pytest
 from clusters import Cluster
 from conftest import InCluster
+from gomodules import folder
+from packages import had
 
-CRD: dict[str, Any] = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "externalsecrets.external-secrets.io"},
-    "spec": {
-        "group": "external-secrets.io",
-        "scope": "Namespaced",
-        "names": {
-            "kind": "ExternalSecret",
-            "plural": "externalsecrets",
-            "singular": "externalsecret",
-        },
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "subresources": {"status": {}},
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "x-kubernetes-preserve-unknown-fields": True,
-                    }
-                },
-            }
-        ],
-    },
-}
+MODULE = "github.com/external-secrets/external-secrets@v1.3.2"
+DEFINITION = "config/crds/bases/external-secrets.io_externalsecrets.yaml"
 VALUE = "a-value-of-the-store"
 FILES: dict[str, str | bytes | None] = {
     "Dockerfile": "FROM busybox:1.37\nCOPY www /www\n"
@@ -70,12 +46,8 @@ TELLS = str(FILES["compose.yaml"]).replace("test ", "echo has $$API_TOKEN; false
 @pytest.fixture
 def crd(cluster: Cluster) -> Iterator[None]:
     """The operator's own kind of objects."""
-    cluster.apply("default", CRD)
-    cluster.kubectl("wait", "--for=condition=Established", "crd", CRD["metadata"]["name"])
-    try:
+    with cluster.knowing(had(lambda: folder(MODULE)) / DEFINITION):
         yield
-    finally:
-        cluster.kubectl("delete", "crd", CRD["metadata"]["name"])
 
 
 @contextmanager

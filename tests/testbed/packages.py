@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 
+T = TypeVar("T")
 PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 IN_CI = os.environ.get("CI") == "true"
 
@@ -26,9 +29,14 @@ def program(name: str, package: str) -> str:
 
 
 def needed(name: str, package: str) -> str:
-    """The same for a test: without the program it fails in CI, and is skipped elsewhere."""
+    """The same for a test."""
+    return had(lambda: program(name, package))
+
+
+def had(get: Callable[[], T]) -> T:
+    """What a test needs: without it, it fails in CI, and is skipped elsewhere."""
     try:
-        return program(name, package)
+        return get()
     except (FileNotFoundError, subprocess.CalledProcessError) as missing:
         if IN_CI:
             pytest.fail(str(missing))

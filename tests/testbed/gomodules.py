@@ -1,0 +1,49 @@
+"""What tests take from Go modules: programs built from them, and files that are in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ephemera-preview"
+
+
+def built(sources: Path, name: str, package: str = ".") -> str:
+    """A program of the module in a folder, built once a machine.
+
+    :raises FileNotFoundError: Go is missing.
+    """
+    digest = hashlib.sha256()
+    for source in (sources / "go.sum", *sorted(sources.glob("*.go"))):
+        digest.update(source.read_bytes())
+    made = CACHE / sources.name / digest.hexdigest()[:12] / name
+    if not made.exists():
+        made.parent.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -trimpath"}
+        unfinished = made.with_suffix(f".{os.getpid()}")
+        command = [_go(), "build", "-ldflags", "-s -w", "-o", str(unfinished), package]
+        subprocess.run(command, cwd=sources, env=environment, check=True)
+        unfinished.rename(made)
+    return str(made)
+
+
+def folder(module: str, sources: Path | str = "/") -> Path:
+    """Where the files of a module are, fetched once a machine.
+
+    :param module: with its version, or without where ``sources`` require it.
+    :raises FileNotFoundError: Go is missing.
+    """
+    command = [_go(), "mod", "download", "-json", module]
+    done = subprocess.run(command, cwd=sources, stdout=subprocess.PIPE, check=True)
+    return Path(json.loads(done.stdout)["Dir"])
+
+
+def _go() -> str:
+    found = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if not found:
+        raise FileNotFoundError("Go is missing. Install it: 1.21 or newer.")
+    return found
