@@ -57,6 +57,7 @@ class ActionModule(StageAction):
             copies=made["copies"] if first else [],
             hosts=exposed if first else [],
             ingress={key: settings[key] for key in _ingress.CONTROLLER},
+            issuer=settings["preview_tls_issuer"],
             provide=made["external"] if first else [],
             births=preview["data_volumes"],
             **work,

@@ -83,7 +83,7 @@ def _wait(
             return scene, spent or findings[0]
         time.sleep(min(pause, end - now))
         pause = min(2 * pause, _diagnose.POLL)
-        scene = scene._replace(containers=there.look())
+        scene = scene._replace(containers=there.look(), unissued=there.unissued(scene))
 
 
 # -- why it failed, once that is clear --------------------------------------------------------
@@ -191,6 +191,11 @@ class _OnHost(_Target):
             )
         return answers
 
+    def unissued(self, scene: _diagnose.Scene) -> dict[str, _diagnose.Unissued]:
+        """The certificates of hosts that are not trusted, where each has one of its own that has
+        not been issued yet."""
+        return {}
+
     def settled(self) -> tuple[bool, dict[str, Any], int]:
         """Whether anything had to go, what there is now, and when."""
         return False, self.mine, self.now
@@ -223,6 +228,17 @@ class _InCluster(_Target):
                 well = _http.Answer(_diagnose.READY, answer.url)
                 answers[name] = _diagnose.unseen(service, well)
         return answers
+
+    def unissued(self, scene: _diagnose.Scene) -> dict[str, _diagnose.Unissued]:
+        """The same."""
+        issuer = self.settings["preview_tls_issuer"]
+        heard = {name: endpoint.answer for name, endpoint in scene.endpoints.items()}
+        untrusted = [name for name, answer in heard.items() if answer and answer.trouble == "tls"]
+        if not issuer or not untrusted:
+            return {}
+        asked = {"issuer": issuer, "services": untrusted}
+        said = self.action.ask_cluster(self.preview, "unissued", **asked)
+        return {name: _diagnose.Unissued(**each) for name, each in said["unissued"].items()}
 
     def settled(self) -> tuple[bool, dict[str, Any], int]:
         """The same, once what is no longer wanted has gone."""

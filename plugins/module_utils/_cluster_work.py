@@ -34,11 +34,13 @@ def _secrets(cluster: _kubernetes.Cluster, params: Params) -> List[str]:
 
 def _apply(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
     """``steps``: as of ``_kubernetes_apply.work``; ``births``: the claims to tell the age of;
-    ``hosts``: those that are served, with ``ingress``, the settings of the controller; ``copies``:
-    Secrets that are copied; ``provide``: what an operator makes Secrets of."""
+    ``hosts``: those that are served, with ``ingress``, the settings of the controller, and
+    ``issuer``, that of their certificates; ``copies``: Secrets that are copied; ``provide``: what
+    an operator makes Secrets of."""
     if params["hosts"]:
         _kubernetes_ingress.refuse_other(cluster, params["ingress"])
         _kubernetes_ingress.refuse_taken(cluster, params["hosts"], params["name"])
+        _kubernetes_tls.refuse_missing(cluster, params["issuer"])
     copied = [
         _kubernetes_tls.copy_secret(cluster, source, params["name"], params["labels"])
         for source in params["copies"]
@@ -122,6 +124,11 @@ def _look(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str
     return {"containers": [dict(c._asdict(), heard=_told(c.heard)) for c in look.all()]}
 
 
+def _unissued(cluster: _kubernetes.Cluster, params: Params, check: bool) -> Dict[str, Any]:
+    found = _kubernetes_tls.unissued(cluster, params["name"], params["issuer"], params["services"])
+    return {"unissued": {service: each._asdict() for service, each in found.items()}}
+
+
 def _told(heard: Optional[_http.Answer]) -> Optional[Dict[str, Any]]:
     return heard and {
         "status": heard.status,
@@ -163,6 +170,7 @@ ASKED: Dict[str, Ask] = {
     "settle": _settle,
     "teardown": _teardown,
     "look": _look,
+    "unissued": _unissued,
     "last_words": _last_words,
     "logs": _logs,
     "run": _run,

@@ -222,6 +222,17 @@ RULES: Dict[str, Rule] = {
         "{service} answers, but the certificate at {host} is not trusted here: {said}. Set "
         "preview_ca_file, or give the gateway another certificate.",
     ),
+    "no_issuer": Rule(
+        10,
+        "{service} answers, but cert-manager finds no {issuer} to issue the certificate of {host}. "
+        "Make it, or correct preview_tls_issuer.",
+    ),
+    "no_certificate": Rule(
+        None,
+        "{service} answers, but {issuer} has issued no certificate for {host} yet{cause}. Look at "
+        "kubectl describe certificate {certificate}; where it only needs more time, raise "
+        "preview_verify_timeout.",
+    ),
     "elsewhere": Rule(
         5,
         "{service} answers on its host, but {url} leads to something else at {address}, which "
@@ -439,6 +450,19 @@ class Told(NamedTuple):
     log: List[str]
     codes: List[int]
     oom: bool
+
+
+class Unissued(NamedTuple):
+    """A host's certificate that cert-manager has not issued yet.
+
+    :ivar certificate: how kubectl takes it.
+    :ivar reason: of what cert-manager said last, ``said``; "" where it said nothing.
+    """
+
+    issuer: str
+    certificate: str
+    reason: str
+    said: str
 
 
 def parse_look(output: str, name: str, secrets: Sequence[str] = ()) -> List[Container]:
@@ -724,7 +748,8 @@ class Scene(NamedTuple):
 
     ``services`` are planned ones. ``images``: id by reference, of those we made. ``endpoints``: by
     service. ``told`` and ``inside`` (answers to the host itself, by service) are there once
-    verification has failed. ``whole``: whether ``services`` are all there should be.
+    verification has failed. ``unissued``: by service, where a host is not trusted. ``whole``:
+    whether ``services`` are all there should be.
     """
 
     services: Sequence[Mapping[str, Any]]
@@ -733,6 +758,7 @@ class Scene(NamedTuple):
     endpoints: Mapping[str, Endpoint] = {}
     told: Mapping[str, Told] = {}
     inside: Mapping[str, Answer] = {}
+    unissued: Mapping[str, Unissued] = {}
     whole: bool = True
 
     @property
@@ -877,6 +903,9 @@ def _of_endpoint(scene: Scene, service: Mapping[str, Any], endpoint: Endpoint) -
         return _finding("young", name)
     if answered(service, outside):
         return None
+    if outside.trouble == "tls" and name in scene.unissued:
+        # However often that is asked, the app is not at fault.
+        return _of_certificate(service, scene.unissued[name])
     inside = scene.inside.get(name)
     finding = _of_way(service, outside, inside)
     if finding is None:
@@ -887,6 +916,17 @@ def _of_endpoint(scene: Scene, service: Mapping[str, Any], endpoint: Endpoint) -
     if endpoint.starting:
         return finding._replace(patience=None)
     return finding._replace(patience=0) if endpoint.exhausted else finding
+
+
+def _of_certificate(service: Mapping[str, Any], awaited: Unissued) -> Finding:
+    """What keeps cert-manager from issuing a certificate."""
+    name, host = service["name"], service["expose"]["host"]
+    if awaited.reason == "IssuerNotFound":
+        return _finding("no_issuer", name, host=host, issuer=awaited.issuer)
+    said = " ".join(awaited.said.split())[:300].rstrip(". ")
+    cause = ", saying: " + said if said else ", and nobody says why: see that cert-manager runs"
+    facts = {"issuer": awaited.issuer, "certificate": awaited.certificate}
+    return _finding("no_certificate", name, host=host, cause=cause, **facts)
 
 
 def _of_way(

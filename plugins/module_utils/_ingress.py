@@ -158,8 +158,13 @@ def _tls(name: str, host: str, settings: Mapping[str, Any]) -> Dict[str, Any]:
         return {"hosts": [host], "secretName": TLS}
     if settings["preview_tls_issuer"]:
         # One of its own for each Ingress: cert-manager lets no two of them share one.
-        return {"hosts": [host], "secretName": "{0}-{1}".format(name, TLS)}
+        return {"hosts": [host], "secretName": certificate(name)}
     return {"hosts": [host]}
+
+
+def certificate(service: str) -> str:
+    """The certificate of a service's host that is issued for that alone, and its Secret."""
+    return "{0}-{1}".format(service, TLS)
 
 
 def _issuer(settings: Mapping[str, Any]) -> Dict[str, str]:

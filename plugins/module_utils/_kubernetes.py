@@ -246,6 +246,15 @@ def listed(
     return list(found.body["items"] or []) if found else []  # of metadata it writes null for none
 
 
+def knows(cluster: Cluster, kind: str, group: str) -> bool:
+    """Whether a cluster has a kind of objects at all.
+
+    :param group: with its version.
+    """
+    found = find(cluster, "/apis/" + group)
+    return any(each["kind"] == kind for each in (found.body["resources"] if found else ()))
+
+
 def delete(cluster: Cluster, path: str, options: Dict[str, Any]) -> None:
     body = {"apiVersion": "v1", "kind": "DeleteOptions", **options}
     try:

@@ -15,11 +15,12 @@ from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes impor
     Cluster,
     ClusterError,
     folder,
+    knows,
     place,
 )
 from ansible_collections.ephemera.preview.plugins.module_utils._redact import in_every_form
 
-GROUP = "/apis/external-secrets.io/v1"
+GROUP = "external-secrets.io/v1"
 PATIENCE = 10
 """For so many seconds the operator may say that it has failed: it tries again."""
 
@@ -32,7 +33,11 @@ def provide(cluster: Cluster, wanted: Sequence[Mapping[str, Any]], seconds: floa
     """
     if not wanted:
         return False
-    _refuse_missing(cluster)
+    if not knows(cluster, KIND, GROUP):
+        raise ClusterError(
+            "preview_external_secrets is set, and the cluster knows no {0} of {1}. Install the "
+            "External Secrets Operator there, or unset it.".format(KIND, GROUP)
+        )
     changed = _kubernetes_apply.apply(cluster, wanted)
     begun = time.monotonic()
     for each in wanted:
@@ -46,20 +51,6 @@ def provide(cluster: Cluster, wanted: Sequence[Mapping[str, Any]], seconds: floa
                 raise ClusterError(trouble(seen))
             time.sleep(_diagnose.POLL)
     return changed
-
-
-def _refuse_missing(cluster: Cluster) -> None:
-    try:
-        known = [each["kind"] for each in cluster.ask("GET", GROUP).body.get("resources", [])]
-    except ClusterError as refused:
-        if refused.status != 404:
-            raise
-        known = []
-    if KIND not in known:
-        raise ClusterError(
-            "preview_external_secrets is set, and the cluster knows no ExternalSecret of "
-            "external-secrets.io/v1. Install the External Secrets Operator there, or unset it."
-        )
 
 
 def _condition(seen: Mapping[str, Any]) -> Mapping[str, Any]:

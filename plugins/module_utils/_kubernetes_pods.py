@@ -91,7 +91,7 @@ class Told(NamedTuple):
 def told(cluster: Cluster, name: str, reason: str) -> Dict[str, Told]:
     """The events of one reason by the name of what they are about."""
     found: Dict[str, Told] = {}
-    for event in _events(cluster, name, "reason=" + reason):
+    for event in events_of(cluster, name, "reason=" + reason):
         about = event["involvedObject"]["name"]
         before = found[about].times if about in found else 0
         times = before + int(event.get("count") or 1)
@@ -99,7 +99,8 @@ def told(cluster: Cluster, name: str, reason: str) -> Dict[str, Told]:
     return found
 
 
-def _events(cluster: Cluster, name: str, selector: str) -> List[Mapping[str, Any]]:
+def events_of(cluster: Cluster, name: str, selector: str = "") -> List[Mapping[str, Any]]:
+    """What is told of the objects of a preview, the last at the end."""
     query = [("fieldSelector", selector)]
     events = list(cluster.ask("GET", folder("Event", name), query=query).body["items"])
     return sorted(events, key=lambda event: str(event.get("lastTimestamp") or ""))
@@ -117,7 +118,7 @@ def without_volumes(
     waiting = {c.ident for c in found if c.held[0] == "pending" and claims.get(c.ident)}
     if not waiting:
         return list(found)
-    why = unbound(_events(cluster, name, "involvedObject.kind=PersistentVolumeClaim"))
+    why = unbound(events_of(cluster, name, "involvedObject.kind=PersistentVolumeClaim"))
     said = {ident: next((why[c] for c in claims[ident] if c in why), "") for ident in waiting}
     return [
         c._replace(held=("no_volume", _brief(redact(said[c.ident], secrets))))

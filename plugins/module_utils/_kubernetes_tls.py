@@ -1,19 +1,31 @@
 # Copyright: Contributors to the ephemera.preview project
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The platform's certificate beside a preview: an Ingress reads Secrets of its namespace only."""
+"""The certificates of a preview: the platform's, beside it, as an Ingress reads Secrets of its
+namespace only; or those that cert-manager issues for it."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping
+import re
+from typing import Any, Dict, Mapping, Sequence, Tuple
 
-from ansible_collections.ephemera.preview.plugins.module_utils import _kubernetes_apply
-from ansible_collections.ephemera.preview.plugins.module_utils._ingress import TLS
+from ansible_collections.ephemera.preview.plugins.module_utils import (
+    _diagnose,
+    _kubernetes_apply,
+    _kubernetes_pods,
+)
+from ansible_collections.ephemera.preview.plugins.module_utils._ingress import TLS, certificate
 from ansible_collections.ephemera.preview.plugins.module_utils._kubernetes import (
     Cluster,
     ClusterError,
+    find,
+    folder,
+    knows,
 )
 
+ISSUED = ("Certificate", "cert-manager.io/v1")
+APPROVED = "cert-manager.io"
+"""The reason of its event that says so."""
 TYPE = "kubernetes.io/tls"
 KEYS = ("tls.crt", "tls.key")
 """All that is copied: what else a Secret holds is nobody's business in a preview."""
@@ -66,3 +78,59 @@ def _certificate(cluster: Cluster, source: str) -> Dict[str, Any]:
             "so.".format(where, *KEYS)
         )
     return {key: data[key] for key in KEYS}
+
+
+def refuse_missing(cluster: Cluster, issuer: str) -> None:
+    """Refuse a cluster where nobody issues certificates.
+
+    :param issuer: the setting.
+    :raises ClusterError: cert-manager is missing.
+    """
+    if issuer and not knows(cluster, *ISSUED):
+        raise ClusterError(
+            "preview_tls_issuer is set, and the cluster knows no {0} of {1}. Install cert-manager "
+            "there, or unset it.".format(*ISSUED)
+        )
+
+
+def unissued(
+    cluster: Cluster, namespace: str, issuer: str, services: Sequence[str]
+) -> Dict[str, _diagnose.Unissued]:
+    """Those of these services whose certificates cert-manager has not issued yet.
+
+    :param issuer: the setting.
+    """
+    place = folder("Secret", namespace) + "/"
+    names = {each: certificate(each) for each in services}
+    missing = {each: name for each, name in names.items() if not find(cluster, place + name)}
+    events = _kubernetes_pods.events_of(cluster, namespace) if missing else []
+    return {
+        each: _diagnose.Unissued(
+            issuer, "--namespace {0} {1}".format(namespace, name), *last_word(events, name)
+        )
+        for each, name in missing.items()
+    }
+
+
+def last_word(events: Sequence[Mapping[str, Any]], name: str) -> Tuple[str, str]:
+    """What cert-manager said last of a certificate that is to be issued: reason and message.
+
+    :param events: all of a namespace, the last at the end.
+    """
+    # Its request has its name with a number, the order and the challenge of that have further ones.
+    own = re.compile(re.escape(name) + r"(-\d+)*")
+
+    def is_told(event: Mapping[str, Any]) -> bool:
+        about = event["involvedObject"]
+        theirs = "cert-manager.io/" in about.get("apiVersion", "")
+        # That a request is approved may be told after what has come of it.
+        news = event.get("reason") != APPROVED
+        return theirs and news and bool(own.fullmatch(about["name"]))
+
+    def when(event: Mapping[str, Any]) -> Tuple[str, str]:
+        # Of what is told in the same second, the farthest on the way is the last.
+        return str(event.get("lastTimestamp") or ""), event["involvedObject"]["name"]
+
+    told = sorted(filter(is_told, events), key=when)
+    last = told[-1] if told else {}
+    return str(last.get("reason") or ""), str(last.get("message") or "")

@@ -89,6 +89,14 @@ def outside(trouble, url=URL + "/health"):
     return Answer(0, url, trouble=trouble, detail=OUTSIDE.get(trouble, "it is self-signed"))
 
 
+PRESENTED = "Presented challenge using DNS-01 challenge mechanism"
+
+
+def unissued(reason="", said=""):
+    certificate = "--namespace shop-pr-42 web-tls"
+    return {"web": _diagnose.Unissued("ClusterIssuer/le", certificate, reason, said)}
+
+
 # -- each rule, by a preview that breaks it ----------------------------------------------------
 
 LOCAL = dict(WEB, expose=dict(WEB["expose"], host="shop-pr-42.localhost"))
@@ -318,6 +326,19 @@ CASES = {
         scene((WEB, container(WEB)), answer=outside("tls"), inside=reply()),
         "web answers, but the certificate at shop-pr-42.preview.example.org is not trusted here: "
         "it is self-signed. Set preview_ca_file, or give the gateway another certificate.",
+    ),
+    "no_issuer": (
+        scene((WEB, container(WEB)), answer=outside("tls"), unissued=unissued("IssuerNotFound")),
+        "web answers, but cert-manager finds no ClusterIssuer/le to issue the certificate of "
+        "shop-pr-42.preview.example.org. Make it, or correct preview_tls_issuer.",
+    ),
+    "no_certificate": (
+        scene((WEB, container(WEB)), answer=outside("tls"),
+              unissued=unissued("Presented", PRESENTED)),
+        "web answers, but ClusterIssuer/le has issued no certificate for "
+        "shop-pr-42.preview.example.org yet, saying: Presented challenge using DNS-01 challenge "
+        "mechanism. Look at kubectl describe certificate --namespace shop-pr-42 web-tls; where it "
+        "only needs more time, raise preview_verify_timeout.",
     ),
     "elsewhere": (
         scene((WEB, container(WEB)), answer=reply(404), inside=reply()),
@@ -583,6 +604,17 @@ def test_exhausted_retries_are_final():
     mine.heard(reply(503), 0.0, up=1.0)
     of = scene((WEB, container(WEB)))._replace(endpoints={"web": mine})
     assert Patience().spent(_diagnose.judge(of), 0.0).code == "busy"
+
+
+def test_a_certificate_that_is_being_issued_is_waited_for_however_often_it_is_asked_for():
+    mine = endpoint(retries=1)
+    mine.heard(outside("tls"), 0.0, up=1.0)
+    of = scene((WEB, container(WEB)), unissued=unissued())._replace(endpoints={"web": mine})
+    (finding,) = _diagnose.judge(of)
+    assert (finding.code, finding.patience) == ("no_certificate", None)
+    assert "yet, and nobody says why: see that cert-manager runs. Look at" in finding.sentence
+    # What is issued and yet not trusted will not come to be.
+    assert _diagnose.judge(of._replace(unissued={}))[0].code == "tls"
 
 
 def test_the_deep_path_is_asked_after_the_other():

@@ -12,6 +12,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils import (
     _diagnose,
     _kubernetes_external,
     _kubernetes_pods,
+    _kubernetes_tls,
 )
 
 LABELS = {"ephemera.preview/service": "web"}
@@ -164,6 +165,38 @@ def test_why_a_claim_gets_no_volume_is_told_and_a_slow_one_waited_for(
     about = {"involvedObject": {"name": "data"}}
     events = [about | {"reason": reason, "message": m} for reason, m in reasons.items()]
     assert _kubernetes_pods.unbound(events) == why
+
+
+def told(name: str, second: int, reason: str, api: str = "cert-manager.io/v1") -> dict[str, Any]:
+    return {
+        "involvedObject": {"name": name, "apiVersion": api},
+        "lastTimestamp": f"2026-01-01T00:00:{second:02}Z",
+        "reason": reason,
+        "message": reason.lower(),
+    }
+
+
+REQUESTED = told("web-tls", 5, "Requested")
+PRESENTED = told("web-tls-1-300-20", 5, "Presented", "acme.cert-manager.io/v1")
+
+
+@pytest.mark.parametrize(
+    ("events", "last"),
+    [
+        ([], ""),
+        ([REQUESTED], "Requested"),
+        ([PRESENTED, REQUESTED], "Presented"),
+        ([PRESENTED, told("web-tls", 9, "Failed")], "Failed"),
+        ([told("web-tls-1", 5, "IssuerNotFound"), told("web-tls-1", 6, "cert-manager.io")],
+         "IssuerNotFound"),
+        ([REQUESTED, told("web-tls-two", 6, "Other"), told("web-tls", 7, "Copied", "v1")],
+         "Requested"),
+    ],
+)  # fmt: skip
+def test_of_a_certificate_the_last_is_told_that_is_farthest_on_the_way(
+    events: list[dict[str, Any]], last: str
+) -> None:
+    assert _kubernetes_tls.last_word(events, "web-tls") == (last, last.lower())
 
 
 def external(**condition: str) -> dict[str, Any]:
