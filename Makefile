@@ -80,9 +80,10 @@ engine: ## A Docker engine: the one that is there, else (root on Debian) one sta
 images: venv engine ## The base images: those there, else pulled, else made from packages
 	@$(TESTBED)/images $(NAMES)
 
-programs: venv ## Build (or pull) what a cluster runs, and build a BuildKit: minutes the first time
+programs: venv ## Build (or pull) what a cluster runs, BuildKit and cert-manager: minutes the first time
 	@$(TESTBED)/cluster build
 	@python $(TESTBED)/buildkitd.py
+	@python $(TESTBED)/cert_manager.py
 
 cluster: venv ## A Kubernetes cluster: that of KUBECONFIG, else by kind, else (root on Debian) one node here
 	@$(TESTBED)/cluster

@@ -212,13 +212,16 @@ def test_http_leads_to_https_and_the_controllers_own_certificate(site: Site) -> 
     assert site.status(tls=True, method="OPTIONS", **asking) == 501
 
 
-def issued(folder: Path, host: str) -> tuple[str, str]:
-    """A certificate that vouches for itself, and its key."""
+def issued(folder: Path, host: str, *options: str) -> tuple[str, str]:
+    """A certificate that vouches for itself, and its key.
+
+    :param options: of `openssl req`.
+    """
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     argv = [needed("openssl", "openssl"), "req", "-x509", "-nodes", "-newkey", "ec"]
     argv += ["-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=given", "-days", "2"]
     argv += ["-addext", f"subjectAltName=DNS:{host}", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(argv, capture_output=True, check=True)
+    subprocess.run([*argv, *options], capture_output=True, check=True)
     return certificate.read_text(), key.read_text()
 
 
