@@ -9,7 +9,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ephemera-preview"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ephemera-preview"
+BUILDING = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -trimpath"}
+"""How all programs are built, so that what two of them share is compiled once."""
+
+
+def go() -> str | None:
+    return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
 
 
 def built(sources: Path, name: str, package: str = ".") -> str:
@@ -23,10 +29,9 @@ def built(sources: Path, name: str, package: str = ".") -> str:
     made = CACHE / sources.name / digest.hexdigest()[:12] / name
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -trimpath"}
         unfinished = made.with_suffix(f".{os.getpid()}")
-        command = [_go(), "build", "-ldflags", "-s -w", "-o", str(unfinished), package]
-        subprocess.run(command, cwd=sources, env=environment, check=True)
+        command = [_compiler(), "build", "-ldflags", "-s -w", "-o", str(unfinished), package]
+        subprocess.run(command, cwd=sources, env=os.environ | BUILDING, check=True)
         unfinished.rename(made)
     return str(made)
 
@@ -37,13 +42,13 @@ def folder(module: str, sources: Path | str = "/") -> Path:
     :param module: with its version, or without where ``sources`` require it.
     :raises FileNotFoundError: Go is missing.
     """
-    command = [_go(), "mod", "download", "-json", module]
+    command = [_compiler(), "mod", "download", "-json", module]
     done = subprocess.run(command, cwd=sources, stdout=subprocess.PIPE, check=True)
     return Path(json.loads(done.stdout)["Dir"])
 
 
-def _go() -> str:
-    found = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+def _compiler() -> str:
+    found = go()
     if not found:
         raise FileNotFoundError("Go is missing. Install it: 1.21 or newer.")
     return found

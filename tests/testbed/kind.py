@@ -16,9 +16,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from gomodules import CACHE
 from pulling import docker, pull
 from rungs import (
-    CACHE,
     INGRESS_PORTS,
     Missing,
     htpasswd,

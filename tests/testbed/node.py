@@ -28,9 +28,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gomodules import BUILDING, CACHE, go
 from packages import program
 from rungs import (
-    CACHE,
     INGRESS_PORTS,
     SOURCES,
     Missing,
@@ -88,10 +88,6 @@ def obstacles() -> list[str]:
 # --- programs --------------------------------------------------------------------------
 
 
-def go() -> str | None:
-    return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
-
-
 def go_version() -> tuple[int, ...]:
     """Of the Go that is installed, whatever a go.mod asks for."""
     said = run(str(go()), "env", "GOVERSION", cwd="/", env=os.environ | {"GOTOOLCHAIN": "local"})
@@ -136,8 +132,8 @@ def compile_all(folder: Path) -> None:
 def compile_module(module: Path, *arguments: str) -> None:
     compiler = go()
     assert compiler
-    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -trimpath"}
     command = [compiler, "build", "-v", *arguments]
+    environment = os.environ | BUILDING
     building = subprocess.Popen(
         command, cwd=module, env=environment, stderr=subprocess.PIPE, text=True
     )

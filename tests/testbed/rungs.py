@@ -14,7 +14,6 @@ A rung is a module (kind.py, node.py) with a folder STATE for all that it keeps,
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import subprocess
@@ -32,7 +31,6 @@ import bcrypt
 import yaml
 
 SOURCES = Path(__file__).resolve().parent / "kubernetes"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ephemera-preview"
 DOMAIN = "preview.localhost"
 INGRESS_PORTS = {"http": 30080, "https": 30443}  # of the node, as in addons.yaml
 # Those that Traefik watches; it wants them all to exist.
