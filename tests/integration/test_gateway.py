@@ -33,6 +33,7 @@ from conftest import (
     free_port,
     holdings,
 )
+from gomodules import CACHE
 from packages import needed
 from test_doctor import ask
 
@@ -475,8 +476,7 @@ class Authority:
 def pebble(program: str) -> str:
     """A program of Pebble, built once a machine."""
     version = PEBBLE.rsplit("@", 1)[1]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ephemera-preview"
-    found = cache / f"pebble-{version}" / program
+    found = CACHE / f"pebble-{version}" / program
     if not found.exists():
         subprocess.run(
             [needed("go", "golang-go"), "install", PEBBLE.format(program)],

@@ -1077,7 +1077,9 @@ def test_checkout_that_leads_elsewhere(
         shutil.rmtree(own / "objects")
         (own / "objects").symlink_to(theirs / "objects")
     elif trick == "pack":
-        (own / "objects/aa").symlink_to(theirs / "objects" / neighbour.head[:2])
+        folders = (own / "objects" / f"{number:02x}" for number in range(256))
+        free = next(folder for folder in folders if not folder.exists())
+        free.symlink_to(theirs / "objects" / neighbour.head[:2])
     elif trick == "alternates":
         (own / "objects/info").mkdir(exist_ok=True)
         (own / "objects/info/alternates").write_text(f"{theirs}/objects\n")
