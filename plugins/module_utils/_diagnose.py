@@ -1047,6 +1047,9 @@ def refusal(
     }
 
 
+LATE = "pull_unknown"
+
+
 class Patience:
     """For how long each finding has lasted."""
 
@@ -1058,7 +1061,13 @@ class Patience:
         # How something died is not always to be seen, but that it did.
         died = ("exits", "ends", "no_memory")
         current = {("dies" if f.code in died else f.code, f.service): f for f in findings}
-        self._since = {key: self._since.get(key, now) for key in current}
+        late = {key for key in current if key[0] == LATE}
+        since = {key: self._since.get(key, now) for key in current}
+        if any(now - since[key] < (RULES[LATE].patience or 0) for key in late):
+            # What has not been pulled yet has not been tried: all others are judged with it.
+            self._since = {key: since[key] if key in late else now for key in current}
+            return None
+        self._since = since
         for key, finding in current.items():
             if finding.patience is not None and now - self._since[key] >= finding.patience:
                 return finding

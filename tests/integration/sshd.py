@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conftest import free_port, wait
+from conftest import InCluster, free_port, wait
 from packages import needed
 
 
@@ -80,3 +80,17 @@ def an_sshd(folder: Path, *before: str) -> Iterator[Server]:
     finally:
         running.terminate()
         running.wait()
+
+
+@contextmanager
+def a_builder(platform: InCluster, folder: Path) -> Iterator[Path]:
+    """Another host that builds, and where it keeps what it and the app's own both call
+    preview_state_dir. It takes root."""
+    state = folder / "builder"
+    state.mkdir()
+    mount = f'mount --bind {state} {platform.state} && exec "$@"'
+    apart = [needed("unshare", "util-linux"), "--mount", "sh", "-c", mount, "sh"]
+    with an_sshd(folder / "ssh", *apart) as server:
+        platform.groups = {"builders": {"hosts": {"builder": server.connection}}}
+        platform.settings["preview_builder"] = "builder"
+        yield state

@@ -35,6 +35,7 @@ from conftest import (
 )
 from gomodules import CACHE
 from packages import needed
+from sshd import a_builder
 from test_doctor import ask
 
 GATEWAY = "ephemera-preview-gateway"
@@ -802,6 +803,29 @@ def test_the_firewall_around_builds_for_a_cluster(
     assert in_cluster.play("gateway", preview_gateway_state="absent").ok().changed == 0
     assert ours("iptables") == []
     assert [each.name for each in in_cluster.state.iterdir()] == ["previews"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="rules need root")
+def test_the_firewall_stands_where_another_host_builds(
+    any_host: Host, in_cluster: InCluster, tmp_path: Path
+) -> None:
+    any_host.set_up()  # without rules of its own
+    commit = in_cluster.repository.pull_request(1, "A change")
+    with a_builder(in_cluster, tmp_path) as state:
+        in_cluster.settings["preview_isolation"] = True
+        refused = in_cluster.up(1, commit).refused()
+        assert "the firewall on 127.0.0.1 does not keep previews and builds" in refused.sentence
+        try:
+            in_cluster.play("gateway").ok()
+            known = json.loads((state / "gateway/firewall.json").read_text())
+            assert known == {in_cluster.app: []}
+            in_cluster.up(1, commit).ok()
+            in_cluster.down(1).ok()
+        finally:
+            in_cluster.play("gateway", preview_gateway_state="absent").ok()
+        assert not (state / "gateway").exists()
+    assert ours("iptables") == []
+    assert not (in_cluster.state / "gateway").exists()
 
 
 def ours(command: str) -> list[str]:

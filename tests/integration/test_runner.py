@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from builds import a_builder_apart, docker
 from conftest import InCluster
-from packages import needed
-from sshd import an_sshd
+from sshd import a_builder
 from test_doctor import ask
 
 NOWHERE = "unix:///nonexistent.sock"
@@ -98,15 +97,10 @@ def test_images_of_ci_take_nobody_who_builds(in_cluster: InCluster, base: str) -
 
 @pytest.fixture
 def builders_state(in_cluster: InCluster, tmp_path: Path) -> Iterator[Path]:
-    """Where a host that builds keeps what it and the app's own both call preview_state_dir."""
-    mount = f'mount --bind {tmp_path / "builder"} {in_cluster.state} && exec "$@"'
-    apart = [needed("unshare", "util-linux"), "--mount", "sh", "-c", mount, "sh"]
-    (tmp_path / "builder").mkdir()
-    with an_sshd(tmp_path / "ssh", *apart) as server:
-        in_cluster.groups = {"builders": {"hosts": {"builder": server.connection}}}
-        in_cluster.settings["preview_builder"] = "builder"
+    """Where another host that builds has its state; the app's own has no engine."""
+    with a_builder(in_cluster, tmp_path) as state:
         in_cluster.variables = {"DOCKER_HOST": NOWHERE}
-        yield tmp_path / "builder"
+        yield state
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a file system of its own needs root")

@@ -562,6 +562,20 @@ def test_the_first_of_those_that_are_final_is_told():
     assert patience.spent(_diagnose.judge(of), 5.0).service == "worker"
 
 
+def test_what_got_its_login_late_is_tried_before_others_are_told():
+    web, worker = (WEB, container(WEB, health="unhealthy")), (WORKER, container(WORKER))
+    late = (WORKER, container(WORKER, held=("pull_unknown", "")))
+    patience = Patience()
+    for now in (0.0, 6.0, 12.0):
+        assert not patience.spent(_diagnose.judge(scene(web, late)), now)
+    pulled = _diagnose.judge(scene(web, worker))
+    assert not patience.spent(pulled, 13.0), "it has its own time to show what is wrong with it"
+    assert patience.spent(pulled, 17.0).service == "web"
+    never = Patience()
+    assert not never.spent(_diagnose.judge(scene(web, late)), 0.0)
+    assert never.spent(_diagnose.judge(scene(web, late)), 60.0), "nor is that waited for longer"
+
+
 def endpoint(**health):
     return Endpoint(dict(WEB, health=dict(WEB["health"], **health)))
 
