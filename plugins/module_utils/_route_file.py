@@ -136,10 +136,9 @@ class Route:
 
     def attach(self, edge: Dict[str, Any]) -> bool:
         """Make the network, and attach who belongs there. True when that is a change."""
-        listed, networks = self.side_by_side(
-            ["ps", "--all", "--no-trunc", "--format", LISTED],
-            ["network", "ls", "--format", "{{.Name}}"],
-        )
+        ps = functools.partial(self.docker, "ps", "--all", "--no-trunc", "--format", LISTED)
+        network_ls = functools.partial(self.docker, "network", "ls", "--format", "{{.Name}}")
+        listed, networks = _side_by_side([ps, network_ls])
         containers = [
             Container(ident, name, on.split(","), project, service, oneoff == "True")
             for ident, name, on, project, service, oneoff in (
@@ -163,16 +162,10 @@ class Route:
             labels = ["--label={0}={1}".format(*label) for label in sorted(edge["labels"].items())]
             options = ["--driver=bridge", "--internal", "--opt", bridge, *labels]
             self.docker("network", "create", *options, "--subnet", edge["subnet"], edge["name"])
-        connects = [
-            functools.partial(
-                self.connect,
-                edge["name"],
-                container,
-                edge["aliases"][container.service] if container in exposed else "",
-            )
-            for container in (missing if not self.check else [])
-        ]
-        _side_by_side(connects)
+        aliases = {c.id: edge["aliases"][c.service] for c in exposed}
+        if not self.check:
+            connect = functools.partial(self.connect, edge["name"])
+            _side_by_side([functools.partial(connect, c, aliases.get(c.id, "")) for c in missing])
         return made or bool(missing)
 
     def connect(self, network: str, container: Container, alias: str) -> None:
@@ -186,10 +179,6 @@ class Route:
             # What ended meanwhile and was started again is on the network since.
             if not alias or (state == "running" and network not in networks):
                 raise
-
-    def side_by_side(self, *calls: Sequence[str]) -> List[str]:
-        """What each of these calls of the engine says."""
-        return _side_by_side([functools.partial(self.docker, *call) for call in calls])
 
     def docker(self, *arguments: str) -> str:
         call = ["docker", *arguments]
