@@ -54,15 +54,17 @@ def preview(previews: Any) -> Preview:
 
 @pytest.fixture
 def spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Notes every argument list and environment that docker and git are started with."""
+    """Notes every argument list and environment that docker and git are started with, one call
+    after the other, as some are made side by side."""
     log = tmp_path / "spy.log"
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("docker", "git"):
         real = shutil.which(name)
         (folder / name).write_text(
-            f'#!/bin/sh\n{{ printf "%s" "{name}"; printf " %s" "$@"; echo;'
-            f' env | sed "s/^/env /"; }} >>{log}\nexec {real} "$@"\n'
+            f'#!/bin/sh\n( flock 9; printf "%s\\n" "{name} $*";'
+            f' env | sed "s/^/env /" ) 9>>{log} >&9\n'
+            f'exec {real} "$@"\n'
         )
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
