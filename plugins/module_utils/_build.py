@@ -492,7 +492,10 @@ class _Maker:
     def _look(self, jobs: Iterable[Wanted]) -> None:
         """See what there is already."""
         previous = [p.get("image_id", "") for p in self.request.previous.values()]
-        self._inspect([job.image for job in jobs] + [each for each in previous if each])
+        # Names of others, too, that something is pulled by: who has one of them keeps it.
+        pulled = [self._by_mirror(j.prebuilt or j.image) for j in jobs if j.source != "build"]
+        named = [job.image for job in jobs] + pulled
+        self._inspect(list(dict.fromkeys(each for each in named + previous if each)))
 
     def _finish(self, made: List[Made]) -> List[Made]:
         """The images as they are at the end, none of which does harm."""

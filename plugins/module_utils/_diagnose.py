@@ -1183,6 +1183,15 @@ exit 1
 """
 
 
+START_MAX = 120
+
+
+def start_max(limit: float) -> float:
+    """How many seconds a one-off that may take ``limit`` may take to start: its image may have to
+    be pulled, and its pod to find a node."""
+    return max(limit, START_MAX)
+
+
 class Hooked(NamedTuple):
     """Why a one-off failed, and its last log lines."""
 

@@ -81,7 +81,7 @@ def _applied(cluster: Cluster, thing: Mapping[str, Any]) -> bool:
     if before and thing["kind"] == "PersistentVolumeClaim":
         return False  # what it is was said when it was made; its data stays
     if before and thing["kind"] == "Job":
-        _remove(cluster, [path])  # a job is run anew
+        _remove(cluster, {path: before["metadata"]["uid"]})  # a job is run anew
         before = None
     if before and thing["kind"] == "ResourceQuota":
         # What another version has started goes only when this one is verified.
@@ -94,7 +94,7 @@ def _applied(cluster: Cluster, thing: Mapping[str, Any]) -> bool:
             raise
         if not _would_be_made(cluster, thing):
             raise
-        _remove(cluster, [path])
+        _remove(cluster, {path: before["metadata"]["uid"]})
         after = write(cluster, thing)
     return before is None or _version(before) != _version(after)
 
@@ -148,18 +148,28 @@ def _version(thing: Mapping[str, Any]) -> str:
     return str(metadata.get("generation") or metadata["resourceVersion"])
 
 
-def _delete(cluster: Cluster, path: str, policy: str) -> None:
-    delete(cluster, path, {"propagationPolicy": policy})
+def _delete(cluster: Cluster, path: str, policy: str, uid: str) -> None:
+    """Delete this object, and no other that has got its name since."""
+    delete(cluster, path, {"propagationPolicy": policy, "preconditions": {"uid": uid}})
 
 
-def _remove(cluster: Cluster, paths: Iterable[str], seconds: float = 60) -> None:
-    """Delete objects with what they have made, and wait until they are gone."""
-    left = list(paths)
-    for path in left:
-        _delete(cluster, path, "Foreground")
+def _uid(cluster: Cluster, path: str) -> str:
+    """Which object has this name now; "" where there is none."""
+    found = find(cluster, path)
+    return str(found.body["metadata"]["uid"]) if found else ""
+
+
+def _remove(cluster: Cluster, objects: Mapping[str, str], seconds: float = 60) -> None:
+    """Delete objects with what they have made, and wait until they are gone.
+
+    :param objects: their uids by their paths.
+    """
+    for path, uid in objects.items():
+        _delete(cluster, path, "Foreground", uid)
+    left = list(objects)
     until = time.monotonic() + seconds
     while left and time.monotonic() < until:
-        left = [path for path in left if find(cluster, path)]
+        left = [path for path in left if _uid(cluster, path) == objects[path]]
         if left:
             time.sleep(_diagnose.POLL)
     if left:
@@ -321,37 +331,48 @@ def logs(cluster: Cluster, name: str, pod: str, secrets: Sequence[str]) -> List[
 # -- one-offs ---------------------------------------------------------------------------------
 
 
+_ELSEWHERE = _diagnose.Ended(None, [])
+"""Somebody else has ended it."""
+
+
 def run_job(
     cluster: Cluster, objects: Sequence[Mapping[str, Any]], seconds: float, secrets: Sequence[str]
 ) -> Optional[_diagnose.Ended]:
     """Run the job that is the last of these objects. How it ended where that was not well; nothing
-    of it stays."""
+    of it stays.
+
+    :param seconds: how long it may take once it has started.
+    """
     *mounted, job = objects
     apply(cluster, mounted)
     apply(cluster, [job])
+    # Of one name there may be others: of a run before this one, and of one that has taken over.
+    uid = _uid(cluster, place(job))
+    if not uid:
+        return _ELSEWHERE
     ended = None
     try:
-        ended = _run_to_end(cluster, job, time.monotonic() + seconds, secrets)
+        ended = _run_to_end(cluster, job, uid, seconds, secrets)
         return ended if ended.late or ended.code != 0 else None
     finally:
         if ended and ended.code is not None and not ended.late:
-            _delete(cluster, place(job), "Background")
+            _delete(cluster, place(job), "Background", uid)
         else:
-            _remove(cluster, [place(job)])
+            _remove(cluster, {place(job): uid})
 
 
 def _run_to_end(
-    cluster: Cluster, job: Mapping[str, Any], end: float, secrets: Sequence[str]
+    cluster: Cluster, job: Mapping[str, Any], uid: str, seconds: float, secrets: Sequence[str]
 ) -> _diagnose.Ended:
     namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
     selector = [("labelSelector", "{0}={1}".format(HOOK, name))]
-    # One of the same name, of a run before this, may not be quite gone.
-    uid = cluster.ask("GET", place(job)).body["metadata"]["uid"]
     patience = _diagnose.Patience()
+    started, end = False, time.monotonic() + _diagnose.start_max(seconds)
     while True:
         answer = cluster.ask("GET", folder("Pod", namespace), query=selector)
-        late = time.monotonic() >= end
         pods = [pod for pod in answer.body["items"] if _kubernetes_pods.owner(pod) == uid]
+        if not pods and _uid(cluster, place(job)) != uid:
+            return _ELSEWHERE
         looked = [_kubernetes_pods.looked_at(pod, answer.now, secrets) for pod in pods]
         looked = _kubernetes_pods.without_volumes(cluster, namespace, looked, pods, secrets)
         seen = next(iter(looked), None)
@@ -360,6 +381,9 @@ def _run_to_end(
             seen = _diagnose.Container(name, name, status="created", held=("pending", "no pod yet"))
             if refused:
                 seen = seen._replace(held=_kubernetes_pods.refused(refused.message, secrets))
+        if seen.status == "running" and not started:
+            started, end = True, time.monotonic() + seconds
+        late = time.monotonic() >= end
         ended = _ended(cluster, namespace, seen, late, secrets)
         if ended:
             return ended
@@ -404,24 +428,21 @@ def prune(
     kept = set(wanted)
     query = [("labelSelector", "{0}={1}".format(PREFIX + "name", name))]
 
-    def names_of(kind: str) -> List[str]:
+    def of_ours(kind: str) -> List[Tuple[str, str]]:
         # What a controller has made of ours goes with ours.
         return [
-            each["metadata"]["name"]
+            (each["metadata"]["name"], each["metadata"]["uid"])
             for each in listed(cluster, kind, name, query)
             if not each["metadata"].get("ownerReferences")
         ]
 
-    found = dict(zip(kinds, at_once(names_of, kinds)))
-    gone = [
-        (kind, each)
-        for kind, names in found.items()
-        for each in names
-        if "{0}/{1}".format(kind, each) not in kept
-    ]
-    for kind, each in gone:
-        _delete(cluster, "{0}/{1}".format(folder(kind, name), each), "Background")
-    return ["{0}/{1}".format(kind, each) for kind, each in gone]
+    gone = []
+    for kind, found in zip(kinds, at_once(of_ours, kinds)):
+        for each, uid in found:
+            if "{0}/{1}".format(kind, each) not in kept:
+                _delete(cluster, "{0}/{1}".format(folder(kind, name), each), "Background", uid)
+                gone.append("{0}/{1}".format(kind, each))
+    return gone
 
 
 def births(cluster: Cluster, name: str, volumes: Iterable[str]) -> Dict[str, str]:
@@ -438,7 +459,7 @@ def end_one_offs(cluster: Cluster, name: str) -> None:
     """A killed run's migration goes on by itself; two of them must not meet."""
     jobs = folder("Job", name)
     items = cluster.ask("GET", jobs, query=[("labelSelector", HOOK)]).body["items"]
-    _remove(cluster, ["{0}/{1}".format(jobs, each["metadata"]["name"]) for each in items])
+    _remove(cluster, {"/".join((jobs, i["metadata"]["name"])): i["metadata"]["uid"] for i in items})
 
 
 def workloads(cluster: Cluster, name: str) -> Dict[str, Object]:

@@ -149,9 +149,13 @@ def job(
     limit: int,
 ) -> Dict[str, Any]:
     """Run once: a second attempt of half a migration is nobody's wish. The run that waits for it
-    tells when it is late; the cluster ends it where that run is gone."""
+    tells when it is late; the cluster ends it where that run is gone.
+
+    :param limit: so many seconds it may take once it has started.
+    """
     template = _template(preview, known_by, dict(spec, restartPolicy="Never"))
-    fields = {"backoffLimit": 0, "activeDeadlineSeconds": limit + LATER, "template": template}
+    deadline = _diagnose.start_max(limit) + limit + LATER
+    fields = {"backoffLimit": 0, "activeDeadlineSeconds": deadline, "template": template}
     return _object(preview, "Job", name, known_by, spec=fields)
 
 

@@ -168,7 +168,7 @@ class Route:
             _side_by_side([functools.partial(connect, c, aliases.get(c.id, "")) for c in missing])
         return made or bool(missing)
 
-    def connect(self, network: str, container: Container, alias: str) -> None:
+    def connect(self, network: str, container: Container, alias: str, tries: int = 3) -> None:
         """Attach one. A service that ends just then is left to who verifies, and says why."""
         named = ["--alias", alias] if alias else []
         try:
@@ -177,8 +177,11 @@ class Route:
             ran = _run.engine(["docker", "container", "inspect", *STANDING, container.id], ANSWER)
             state, *networks = ran.out.split() or [""]
             # What ended meanwhile and was started again is on the network since.
-            if not alias or (state == "running" and network not in networks):
+            if alias and (state != "running" or network in networks):
+                return
+            if not alias or tries == 1:
                 raise
+            self.connect(network, container, alias, tries - 1)
 
     def docker(self, *arguments: str) -> str:
         call = ["docker", *arguments]

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -170,7 +172,7 @@ def test_what_holds_a_preview_that_goes_is_named(
     metadata = {"name": "held", "finalizers": ["example.com/hold"]}
     cluster.apply(name, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
     # The namespace controller looks at what is left after some seconds.
-    torn = _kubernetes_teardown.teardown(api, name, "mine", 10)
+    torn = _kubernetes_teardown.teardown(api, name, "mine", 25)
     assert torn.left == [f"namespace {name}"]
     assert any("example.com/hold in 1 resource instances" in line for line in torn.held), torn
     free = '[{"op": "remove", "path": "/metadata/finalizers"}]'
@@ -311,26 +313,78 @@ def test_what_is_refused_takes_nothing_away(api: _kubernetes.Cluster, name: str)
     assert apply(serviceName="web") != first
 
 
+MIGRATE = {HOOK: "migrate"}
+
+
+def running(command: str) -> dict[str, Any]:
+    main = {"name": "main", "image": "busybox:1.37", "command": ["sh", "-c", command]}
+    # What has to be killed is, without a wait.
+    return {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [main]}
+
+
+def a_job(name: str, command: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": "migrate",
+            "namespace": name,
+            "labels": dict(writer(name, "a").labels),
+        },
+        "spec": {
+            "backoffLimit": 0,
+            "template": {"metadata": {"labels": MIGRATE}, "spec": running(command)},
+        },
+    }
+
+
 def test_a_one_off_is_not_judged_by_a_pod_of_the_run_before(
     api: _kubernetes.Cluster, cluster: Cluster, name: str
 ) -> None:
-    mine = writer(name, "a")
-    _kubernetes_lease.hold(api, mine, "take", 600)
-    labels = {HOOK: "migrate"}
-
-    def spec(code: int) -> dict[str, Any]:
-        command = ["sh", "-c", f"exit {code}"]
-        container = {"name": "main", "image": "busybox:1.37", "command": command}
-        return {"restartPolicy": "Never", "containers": [container]}
-
-    before = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": labels}}
-    cluster.apply(name, before | {"spec": spec(0)})
-    metadata = {"name": "migrate", "namespace": name, "labels": dict(mine.labels)}
-    template = {"metadata": {"labels": labels}, "spec": spec(7)}
-    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata}
-    job["spec"] = {"backoffLimit": 0, "template": template}  # type: ignore[assignment]
-    ended = _kubernetes_apply.run_job(api, [job], 60, ())
+    _kubernetes_lease.hold(api, writer(name, "a"), "take", 600)
+    before = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": MIGRATE}}
+    cluster.apply(name, before | {"spec": running("exit 0")})
+    ended = _kubernetes_apply.run_job(api, [a_job(name, "exit 7")], 60, ())
     assert ended and ended.code == 7
+
+
+def test_the_time_of_a_one_off_counts_from_its_start(
+    api: _kubernetes.Cluster, cluster: Cluster, name: str
+) -> None:
+    _kubernetes_lease.hold(api, writer(name, "a"), "take", 600)
+    job = a_job(name, "echo begun; sleep 1; exit 7")
+    # Without it the pod cannot start.
+    late = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late"}}
+    spec = job["spec"]["template"]["spec"]
+    spec["volumes"] = [{"name": "late", "configMap": {"name": "late"}}]
+    spec["containers"][0]["volumeMounts"] = [{"name": "late", "mountPath": "/late"}]
+    with ThreadPoolExecutor(1) as pool:
+        running_to_end = pool.submit(_kubernetes_apply.run_job, api, [job], 4, ())
+        time.sleep(5)
+        cluster.apply(name, late)
+        ended = running_to_end.result(60)
+    assert ended and (ended.code, ended.log, ended.late) == (7, ["begun"], False)
+    ended = _kubernetes_apply.run_job(api, [a_job(name, "echo begun; sleep 60")], 3, ())
+    assert ended and (ended.log, ended.late) == (["begun"], True)
+
+
+def test_a_one_off_that_another_has_ended_is_not_waited_for(
+    api: _kubernetes.Cluster, cluster: Cluster, name: str
+) -> None:
+    _kubernetes_lease.hold(api, writer(name, "a"), "take", 600)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(_kubernetes_apply.run_job, api, [a_job(name, "sleep 600")], 600, ())
+        asked = ["get", "pods", "-n", name, "-o", "jsonpath={.items[*].status.phase}"]
+        eventually(lambda: cluster.kubectl(*asked) == "Running")
+        # Of the pod, too, nothing is left to be seen.
+        cluster.kubectl("delete", "pods", "-n", name, "--all", "--force", "--wait=false")
+        cluster.kubectl("delete", "job", "migrate", "-n", name)
+        cluster.apply(name, a_job(name, "sleep 600"))
+        ended = first.result(30)
+    assert ended and ended.code is None
+    assert not cluster.kubectl(
+        "get", "job", "migrate", "-n", name, "-o", "jsonpath={.metadata.deletionTimestamp}"
+    ), "that of who has taken over"
 
 
 DATA = {"name": "data", "mountPath": "/data"}
@@ -435,9 +489,13 @@ def test_the_same_causes_are_told_in_the_sentences_of_a_docker_host(
         scene = _diagnose.Scene(services, _kubernetes_pods.look(api, name))
         return {finding.service: finding for finding in _diagnose.judge(scene)}
 
+    def is_told(service: str, code: str, words: str) -> bool:
+        finding = found().get(service)
+        assert finding and finding.code == code and words in finding.sentence, (service, finding)
+        return True
+
     for service, (_container, code, words) in SICK.items():
-        eventually(lambda service=service, code=code: found()[service].code == code)  # type: ignore[misc]
-        assert words in found()[service].sentence
+        eventually(functools.partial(is_told, service, code, words))
     # What waiting does not mend is not waited for.
     patience = {finding.code: finding.patience for finding in found().values()}
     assert patience["pull_denied"] == 0 and patience["no_room"] == 20

@@ -543,7 +543,7 @@ def test_a_hook_is_a_job_that_runs_once_and_within_its_time() -> None:
     selector = one(rendered(of, files), "Service", "web")["spec"]["selector"]
     assert not selector.items() <= pods.items(), "nobody talks to a migration"
     assert job["spec"]["backoffLimit"] == 0
-    assert job["spec"]["activeDeadlineSeconds"] == 60 + _manifests.LATER
+    assert job["spec"]["activeDeadlineSeconds"] == 120 + 60 + _manifests.LATER
     spec = job["spec"]["template"]["spec"]
     assert spec["restartPolicy"] == "Never"
     assert spec["containers"][0]["args"] == ["alembic", "upgrade", "head"]
