@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._build import (
     Wanted,
 )
 from builds import BASE, PASSWORD, Preview, Registry, docker, new_previews, start_registry
-from conftest import TINY, Platform, command_lines
+from conftest import TINY, Platform, command_lines, wait
 from packages import needed
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="limits take root")
@@ -70,6 +71,10 @@ def spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     log.touch()
     return log
+
+
+def nameless() -> set[str]:
+    return set(docker("image", "ls", "--quiet", "--filter", "dangling=true").split())
 
 
 def calls(spy: Path, what: str) -> int:
@@ -340,9 +345,10 @@ def test_results_of_steps_with_cache_mounts_are_a_previews_own(previews: Any, by
     try:
         first.build(f"FROM {BASE}\n{mount} echo poison >/c/it; : {token}\n")
         assert look(first) == "poison", "its own is kept"
-        before = docker("image", "ls", "--quiet", "--filter", "dangling=true")
+        before = nameless()
         assert look(second) == ""
-        assert docker("image", "ls", "--quiet", "--filter", "dangling=true") == before
+        # What is built for a cluster beside this test has no name for a moment.
+        wait(lambda: nameless() <= before, 10)
     finally:
         docker("image", "rm", "--force", base)
 
@@ -425,13 +431,12 @@ def processes(what: str) -> list[str]:
 
 def test_a_build_that_takes_too_long_is_over(preview: Preview) -> None:
     began = time.monotonic()
-    failed = preview.refused(f"FROM {BASE}\nRUN echo begun; sleep 4711\n", timeout=8)
-    assert time.monotonic() - began < 15
-    assert "was not done within 8 seconds" in str(failed)
+    failed = preview.refused(f"FROM {BASE}\nRUN echo begun; sleep 4711\n", timeout=20)
+    assert time.monotonic() - began < 60
+    assert "was not done within 20 seconds" in str(failed)
     assert "preview_build_timeout" in str(failed)
     assert any("begun" in line for line in failed.log)
-    time.sleep(1)
-    assert not processes("sleep 4711"), "in the engine too"
+    wait(lambda: not processes("sleep 4711"), 10)  # in the engine too
     assert not list(Path("/sys/fs/cgroup").glob(f"**/*{preview.app}*"))
 
 
@@ -469,7 +474,7 @@ def test_processes_of_a_build(preview: Preview) -> None:
 
 def test_disk_of_a_build(preview: Preview) -> None:
     text = (
-        f"FROM {BASE}\nRUN echo {uuid.uuid4()}; dd if=/dev/zero of=/x bs=1M count=300; sleep 4713\n"
+        f"FROM {BASE}\nRUN echo {uuid.uuid4()}; dd if=/dev/zero of=/x bs=1M count=600; sleep 4713\n"
     )
     assert "of the engine's disk" in str(preview.refused(text, disk=100 << 20))
     assert not processes("sleep 4713")
@@ -661,8 +666,8 @@ def test_a_registry_that_does_not_answer(preview: Preview) -> None:
         silent.listen()
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         options: Any = {"registries": ({"registry": host, "username": "u", "password": "pass"},)}
-        message = str(preview.refused(f"FROM {host}/acme/base:1\n", timeout=8, **options))
-        assert f"the registry of {host}/acme/base:1 did not answer within 8 seconds" in message
+        message = str(preview.refused(f"FROM {host}/acme/base:1\n", timeout=20, **options))
+        assert f"the registry of {host}/acme/base:1 did not answer within 20 seconds" in message
         with pytest.raises(BuildFailed, match="3 seconds, and was stopped. preview_images_timeout"):
             wanted = Wanted("web", f"{host}/acme/base:1", "pull", {})
             preview.make(wanted, images_timeout=3, **options)
@@ -755,21 +760,33 @@ def test_waits_for_the_image_that_ci_pushes(
     image = f"{registry.host}/acme/shop:5f3c9d2f"
     wanted = Wanted("web", preview.image(), "prebuilt", {}, image)
     docker("build", "-q", "-t", preview.image("ci"), "-", input=f"FROM {BASE}\nRUN echo {image}\n")
-    pushed: list[str] = []
+    pushed = registry.push(preview.image("ci"), "acme/shop:ci")
 
     def push() -> None:
         time.sleep(1.5)
-        pushed.append(registry.push(preview.image("ci"), "acme/shop:5f3c9d2f"))
+        registry.tag("acme/shop", "ci", "5f3c9d2f")
 
-    ci = threading.Thread(target=push)
-    ci.start()
-    made = preview.make(wanted, registries=registry.login).images["web"]
-    ci.join()
+    with ThreadPoolExecutor(1) as ci:
+        tagged = ci.submit(push)
+        made = preview.make(wanted, registries=registry.login).images["web"]
+        tagged.result()
     assert (made.ref, made.how) == (preview.image(), "pulled")
-    assert made.digest == pushed[0]
+    assert made.digest == pushed
     assert made.id == docker("image", "inspect", "--format", "{{.Id}}", preview.image("ci"))
     assert not docker("image", "ls", "--quiet", f"{registry.host}/acme/shop")
     assert preview.make(wanted, registries=registry.login).images["web"].how == "present"
+
+
+def test_who_has_the_name_of_an_image_of_ci_keeps_it(preview: Preview, registry: Registry) -> None:
+    image = f"{registry.host}/acme/shop:2"
+    registry.push(BASE, "acme/shop:2")
+    docker("tag", BASE, image)
+    try:
+        wanted = Wanted("web", preview.image(), "prebuilt", {}, image)
+        assert preview.make(wanted, registries=registry.login).images["web"].how == "pulled"
+        assert docker("image", "ls", "--quiet", image)
+    finally:
+        docker("image", "rm", image)
 
 
 def test_an_image_that_ci_does_not_push(preview: Preview, registry: Registry) -> None:
@@ -778,12 +795,12 @@ def test_an_image_that_ci_does_not_push(preview: Preview, registry: Registry) ->
     began = time.monotonic()
     with pytest.raises(BuildFailed) as caught:
         preview.make(wanted, registries=registry.login, images_timeout=3)
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 20
     assert f"{image} did not appear within 3 seconds" in str(caught.value)
     began = time.monotonic()
     with pytest.raises(BuildFailed, match="answers 401"):
-        preview.make(wanted, images_timeout=30)
-    assert time.monotonic() - began < 5, "a refusal is not waited for"
+        preview.make(wanted, images_timeout=90)
+    assert time.monotonic() - began < 30, "a refusal is not waited for"
 
 
 def test_a_whole_run_with_an_image_of_ci_and_a_private_base(
@@ -821,10 +838,11 @@ def test_a_whole_run_with_an_image_of_ci_and_a_private_base(
         "preview_registries": [login],
         "preview_build_secrets": {"TOKEN": secret},
     }
+    registry.push(ci.image("one"), "acme/shop:ci")
     running = platform.begin("up", "-vvv", "--diff", preview_number=1, preview_commit=commit)
     platform.wait_for(1, "build", running)
     time.sleep(2)
-    registry.push(ci.image("one"), f"acme/shop:{commit}")
+    registry.tag("acme/shop", "ci", commit)
     up = running.ended().ok()
     assert platform.get(1) == (200, "one\n")
     assert platform.exec(1, "side", "cat", "/seen") == "0"

@@ -129,7 +129,8 @@ def test_a_pushed_image_runs_by_login_only_finds_names_and_is_reached_by_its_hos
         ready(cluster, namespace, web)
         fetch = ["exec", "-n", namespace, "web", "--", "wget", "-q", "-T", "5", "-O", "-"]
         for name in ("site", f"site.{namespace}.svc.cluster.local"):
-            assert cluster.kubectl(*fetch, f"http://{name}/") == "hello"
+            # That a pod is ready gets to kube-proxy a moment later.
+            eventually(lambda name=name: cluster.kubectl(*fetch, f"http://{name}/") == "hello")
         eventually(lambda: cluster.get(host) == (200, "hello\n"))
         assert cluster.get(host, tls=True) == (200, "hello\n")
         assert cluster.get(f"other-{host}")[0] == 404
@@ -278,7 +279,7 @@ def traces() -> Iterator[str]:
         if "ephemera-preview-cluster" in words or re.match(ours, words):
             yield f"process {process.name} {start} {words}"
     for line in Path("/proc/mounts").read_text().splitlines():
-        if not re.search(r"docker|overlay2|\bnsfs\b", line):
+        if not re.search(r"docker|overlay2|buildkit|\bnsfs\b", line):
             yield f"mount {line}"
     for interface in Path("/sys/class/net").iterdir():
         if interface.name.startswith(("ephemera-node", "pods", "kube", "cni")):
@@ -343,7 +344,7 @@ def test_down_removes_all_however_far_the_cluster_came_and_whatever_was_killed(
     began = time.monotonic()
     assert cluster_script("up").returncode == 0  # for the tests that follow
     # Under 20 s where nothing else is at work, and tests of the other target may be.
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 60
 
 
 def of_kind() -> set[str]:

@@ -130,16 +130,16 @@ def test_two_pull_requests_of_one_app_live_side_by_side(demo: Demo) -> None:
     assert new["email"] not in {each["email_address"] for each in demo.given(42, "/users")}
     order = {"user_id": user, "product_id": 1, "quantity": 1}
     placed = demo.given(41, "/orders", order)["id"]
-    wait(lambda: demo.given(41, f"/orders/{placed}")["status"] == "confirmed", 10)
+    wait(lambda: demo.given(41, f"/orders/{placed}")["status"] == "confirmed")
 
 
 def test_each_has_exactly_one_scheduler(demo: Demo) -> None:
     for number in NUMBERS:
         assert demo.running(number, "scheduler") == 1
-        wait(lambda number=number: demo.given(number, "/reports"), 10)
+        wait(lambda number=number: demo.given(number, "/reports"))
         # It asks for a report as it starts and each minute from then on: two would ask for more.
         made = [datetime.fromisoformat(r["created_at"]) for r in demo.given(number, "/reports")]
-        assert all((b - a).total_seconds() > 50 for a, b in pairwise(sorted(made)))
+        assert all((b - a).total_seconds() > 30 for a, b in pairwise(sorted(made)))
 
 
 def test_what_it_says_to_type_next_does_what_it_says(demo: Demo) -> None:

@@ -173,7 +173,8 @@ def test_output_is_read_whole_and_the_code_is_the_commands_own(
     mine: Platform, api: _kubernetes.Cluster
 ) -> None:
     within = (api, mine.name(1), pods(api, mine, "worker"))
-    long = _kubernetes_service.run(*within, ["sh", "-c", "seq 200000; echo bad >&2; exit 7"])
+    talk = "seq 200000; sleep 1; echo bad >&2; exit 7"
+    long = _kubernetes_service.run(*within, ["sh", "-c", talk])
     assert long.rc == 7
     assert sorted(long.out.split()) == sorted([*map(str, range(1, 200001)), "bad"])
     with pytest.raises(_kubernetes.ClusterError, match="not run in the pod worker-a: .*no-such"):

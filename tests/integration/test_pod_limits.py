@@ -43,9 +43,9 @@ def test_an_app_that_may_be_root_is_told_so_where_that_is_restricted(in_cluster:
 
 
 def test_who_fills_the_disk_is_told_why_it_goes(in_cluster: InCluster) -> None:
-    fill = "dd if=/dev/zero of=/tmp/full bs=1M count=40; sleep 40; exec python /app.py"
+    fill = "dd if=/dev/zero of=/tmp/full bs=1M count=40; sleep 300; exec python /app.py"
     web = service("serves", command=["sh", "-c", fill], **{"x-preview": {"health": "/health"}})
-    settings = {"preview_ephemeral_storage": "16Mi", "preview_verify_timeout": 60}
+    settings = {"preview_ephemeral_storage": "16Mi", "preview_verify_timeout": 150}
     # With a volume it is made anew by the same name; without, another takes its place.
     refusals = at_once(
         in_cluster,

@@ -180,7 +180,7 @@ def test_a_dozen_broken_services_are_told_apart_at_once(anywhere: Platform) -> N
             ),
             "worker": service("idles", **{"x-preview": WORKER}),
         },
-        preview_verify_timeout=40,
+        preview_verify_timeout=120,
     )  # fmt: skip
     told = sentences(played)
     url = "http://{}--" + platform.name(1) + f".localhost:{platform.port}"
@@ -223,7 +223,7 @@ def test_a_dozen_broken_services_are_told_apart_at_once(anywhere: Platform) -> N
     assert played.result["outcome"] == "failed"
     assert played.result["failure"]["stage"] == "verify"
     # What cannot become well is told long before the time is up.
-    assert played.result["stages"][-1]["seconds"] < 20
+    assert played.result["stages"][-1]["seconds"] < 60
 
 
 def at_once(platform: Platform, *wanted: tuple[dict[str, Any], dict[str, Any]]) -> list[Played]:
@@ -316,7 +316,7 @@ def test_what_cannot_be_started_is_told(anywhere: Platform) -> None:
         anywhere,
         ({"web": WEB | after, "job": misses}, {}),
         ({"web": WEB | {"command": ["gunicorn", "app"]}}, {}),
-        ({"web": WEB | after, "job": idles}, {"preview_verify_timeout": 8}),
+        ({"web": WEB | after, "job": idles}, {"preview_verify_timeout": 20}),
     )
     assert told(refusals) == [
         (
@@ -350,7 +350,7 @@ def test_what_is_up_but_not_well_does_not_pass(anywhere: Platform) -> None:
         "Where it only needs more time, raise preview_verify_timeout.",
     }
     # A loop is seen fast. Its last words are not obeyed, and give no secret away.
-    assert loop.result["stages"][-1]["seconds"] < 15
+    assert loop.result["stages"][-1]["seconds"] < 40
     log = failed(loop)["log"]
     assert log[:2] == ["looking for colours", ": :error::red ********"]
     assert log[-1] == "ColourError: no colours left in ********"

@@ -20,8 +20,9 @@ def program(name: str, package: str) -> str:
     found = shutil.which(name, path=PATH)
     if not found and os.geteuid() == 0 and shutil.which("apt-get"):
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        waits = ["-o", "DPkg::Lock::Timeout=300"]  # for another test that installs something
         for command in (["update"], ["install", "-y", "--no-install-recommends", package]):
-            subprocess.run(["apt-get", "-qq", *command], env=environment, check=True)
+            subprocess.run(["apt-get", "-qq", *waits, *command], env=environment, check=True)
         found = shutil.which(name, path=PATH)
     if not found:
         raise FileNotFoundError(f"{name} is missing. Install it (Debian: apt install {package}).")

@@ -822,7 +822,6 @@ fragments = st.sampled_from(
 @given(st.lists(fragments, max_size=12).map("\n".join), st.lists(fragments, max_size=3))
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_no_file_does_anything_but_load_or_be_refused(

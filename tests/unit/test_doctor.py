@@ -812,7 +812,7 @@ def test_no_module_of_community_docker_that_needs_more_is_used():
     assert used
     for name in used:
         # Those that talk to the engine by themselves need requests; those by its client do not.
-        assert "_common_cli" in (folder / f"{name}.py").read_text(), name
+        assert "common_cli" in (folder / f"{name}.py").read_text(), name
 
 
 def test_commands_are_those_that_stages_run():

@@ -137,7 +137,6 @@ pieces = st.sampled_from(
 templates = st.lists(pieces, max_size=6).map("".join)
 slow = settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

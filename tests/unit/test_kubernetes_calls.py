@@ -144,7 +144,7 @@ def test_a_refusal_is_told_at_once(api: _kubernetes.Cluster, server: Server) -> 
 def test_a_connection_that_was_closed_meanwhile_is_replaced(
     api: _kubernetes.Cluster, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Handler, "timeout", 0.05)  # of an idle connection
+    monkeypatch.setattr(Handler, "timeout", 0.3)  # of an idle connection
     api.ask("PATCH", "/thing", {})
-    threading.Event().wait(0.3)
+    threading.Event().wait(1)
     api.ask("PATCH", "/thing", {})

@@ -146,7 +146,7 @@ def test_no_name_and_hyphen_begins_another() -> None:
         assert not any(name[:at] in found for at in cuts), name
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(apps, numbers, domains)
 @example("shop-pr-4", 2, None)
 @example("x" * 300, _names.NUMBER_MAX, None)
@@ -157,7 +157,7 @@ def test_every_name_is_valid(app: str, number: int, domain: str | None) -> None:
     assert found == _names.describe(app, number, domain=domain, repository="1")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.tuples(apps, numbers), st.tuples(apps, numbers))
 def test_two_inputs_never_share(one: tuple, other: tuple) -> None:
     left, right = _names.names(*one), _names.names(*other)
@@ -165,7 +165,7 @@ def test_two_inputs_never_share(one: tuple, other: tuple) -> None:
     assert (left.database == right.database) == (one == other)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.from_regex(r"[a-z0-9-]{1,40}", fullmatch=True), st.integers(1, 99))
 def test_altered_names_cannot_be_forged(app: str, number: int) -> None:
     """The slug of one app, taken as another one's name, gives another slug, or is that app."""
@@ -219,7 +219,7 @@ def test_an_app_cannot_take_the_host_of_anothers_service() -> None:
     assert "--" not in _names.names("api--shop", 42).host
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(
         st.from_regex(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?", fullmatch=True),
@@ -323,7 +323,7 @@ def test_a_format_without_app_needs_a_domain_of_its_own(options: dict) -> None:
     assert _names.names("shop", 42, host_format="{app}-{number}.{domain}", **options)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.tuples(st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True), st.integers(1, 120)),

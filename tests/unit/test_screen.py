@@ -532,7 +532,7 @@ structures = st.recursive(
 
 
 @given(structures, st.booleans())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_no_structure_does_anything_but_pass_or_be_refused(value: Any, normal: bool) -> None:
     policy = POLICY._replace(normal=normal)
     for document in (value, {"services": {"web": value}}, {"services": value, "volumes": value}):

@@ -329,7 +329,7 @@ def likeness(one: str, other: str) -> float:
     return difflib.SequenceMatcher(None, one[cut:].lower(), other[cut:]).ratio()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(misspelt(), st.text().map(lambda text: f"hunter2{text}"))
 def test_the_nearest_setting_is_suggested(names: tuple[str, str], value: str) -> None:
     name, wrong = names
@@ -344,7 +344,7 @@ def test_the_nearest_setting_is_suggested(names: tuple[str, str], value: str) ->
     assert value not in refused
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(SECRETS),
     st.sampled_from(
@@ -401,7 +401,7 @@ def test_what_is_public_holds_no_secret() -> None:
     assert {"preview_secret_key", "preview_source_token", "preview_registries"} <= set(SECRETS)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(sorted(TABLE)),
     st.recursive(
