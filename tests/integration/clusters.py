@@ -224,7 +224,8 @@ def an_account(cluster: Cluster, folder: Path) -> Iterator[Account]:
     finally:
         # By the last test of all the cluster is another, or none for a while.
         objects = account.example("rbac.yaml")
-        cluster.kubectl("delete", "--ignore-not-found", "-f", "-", input=objects, check=False)
+        delete = ("delete", "--ignore-not-found", "-f", "-")
+        eventually(lambda: cluster.kubectl(*delete, input=objects) is not None, 240)
 
 
 def port_of(tls: bool) -> str:

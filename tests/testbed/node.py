@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from gomodules import BUILDING, CACHE, go
-from packages import program
+from packages import apt, program
 from rungs import (
     INGRESS_PORTS,
     SOURCES,
@@ -155,11 +155,12 @@ def unpack_debian(folder: Path) -> None:
     names = {"docker-registry": "usr/bin/docker-registry", "busybox-static": "bin/busybox"}
     with tempfile.TemporaryDirectory() as work:
         download = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *names]
-        try:
-            run(*download, cwd=work)
-        except Missing:
-            run("apt-get", "-qq", "update")
-            run(*download, cwd=work)
+        with apt():
+            try:
+                run(*download, cwd=work)
+            except Missing:
+                run("apt-get", "-qq", "update")
+                run(*download, cwd=work)
         for archive in Path(work).glob("*.deb"):
             run("dpkg-deb", "-x", archive, f"{work}/root")
         for path in names.values():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import pytest
@@ -19,14 +21,30 @@ def program(name: str, package: str) -> str:
     """Where a program is; as root on Debian it is installed when it is missing."""
     found = shutil.which(name, path=PATH)
     if not found and os.geteuid() == 0 and shutil.which("apt-get"):
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        waits = ["-o", "DPkg::Lock::Timeout=300"]  # for another test that installs something
-        for command in (["update"], ["install", "-y", "--no-install-recommends", package]):
-            subprocess.run(["apt-get", "-qq", *waits, *command], env=environment, check=True)
+        with apt():
+            if not shutil.which(name, path=PATH):
+                _install(package)
         found = shutil.which(name, path=PATH)
     if not found:
         raise FileNotFoundError(f"{name} is missing. Install it (Debian: apt install {package}).")
     return found
+
+
+@contextmanager
+def apt() -> Iterator[None]:
+    """Have apt for oneself: of two that work at once one fails, and tests run side by side."""
+    lists = os.open("/var/lib/apt/lists", os.O_RDONLY)
+    try:
+        fcntl.flock(lists, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lists)
+
+
+def _install(package: str) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update"], ["install", "-y", "--no-install-recommends", package]):
+        subprocess.run(["apt-get", "-qq", *command], env=environment, check=True)
 
 
 def needed(name: str, package: str) -> str:
