@@ -67,6 +67,27 @@ def watched() -> Iterator[set[str]]:
         thread.join()
 
 
+def failing_at_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, said: str, times: int
+) -> Path:
+    """Have the engine's first calls that begin like this fail with what it says where a race is
+    lost that nobody can make happen.
+
+    :returns: what has a line of each of them.
+    """
+    programs, failures = folder / "bin", folder / "failures"
+    programs.mkdir()
+    (programs / "docker").write_text(
+        f'#!/bin/sh\ncase "$*" in "{call} "*) [ $(grep -c . {failures}) = {times} ] ||'
+        f' {{ echo "{said}" | tee -a {failures} >&2; exit 1; }} ;; esac\n'
+        f'exec {shutil.which("docker")} "$@"\n'
+    )
+    (programs / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    failures.touch()
+    return failures
+
+
 @dataclass(frozen=True)
 class Played:
     """One run of a playbook."""

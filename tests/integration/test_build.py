@@ -26,7 +26,7 @@ from ansible_collections.ephemera.preview.plugins.module_utils._build import (
     Wanted,
 )
 from builds import BASE, PASSWORD, Preview, Registry, docker, new_previews, start_registry
-from conftest import TINY, Platform, command_lines, wait
+from conftest import TINY, Platform, command_lines, failing_at_first, wait
 from packages import needed
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="limits take root")
@@ -712,16 +712,7 @@ LOST = (
 def test_a_build_that_another_removal_came_between(
     preview: Preview, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, failures = tmp_path / "bin", tmp_path / "failures"
-    folder.mkdir()
-    real = shutil.which("docker")
-    (folder / "docker").write_text(
-        f'#!/bin/sh\n[ "$1 $2" != "buildx build" ] || [ $(grep -c . {failures}) = {times} ] ||'
-        f' {{ echo "{LOST}" | tee -a {failures} >&2; exit 1; }}\nexec {real} "$@"\n'
-    )
-    (folder / "docker").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    failures.touch()
+    failures = failing_at_first(tmp_path, monkeypatch, "buildx build", LOST, times)
     if times == 1:
         preview.build(f"FROM {BASE}\n")
     else:

@@ -30,6 +30,7 @@ from conftest import (
     a_port,
     an_app,
     docker,
+    failing_at_first,
     free_port,
     holdings,
 )
@@ -357,6 +358,18 @@ def test_a_service_that_ends_at_once_is_led_to_all_the_same(host: Host) -> None:
         host.leave(dying)
     finally:
         dying.remove()
+
+
+def test_a_service_that_runs_again_is_tried_again(
+    host: Host, preview: Preview, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.set_up()
+    call, said = "network connect --alias", "Error response from daemon: sandbox not found"
+    failures = failing_at_first(tmp_path, monkeypatch, call, said, 2)
+    host.route(preview, preview.route()).ok()
+    assert len(failures.read_text().splitlines()) == 2
+    until(lambda: host.get(preview.host).status == 200)
+    host.leave(preview)
 
 
 def test_a_gateway_made_anew_joins_its_previews_again(host: Host, preview: Preview) -> None:
